@@ -1,0 +1,1 @@
+"""Teacher-free knowledge distillation from a shared cache of logits."""
