@@ -1,0 +1,6 @@
+"""What may happen to an image, and what does happen to sample i in view v."""
+
+from skd_cache.replay.params import Params, digest, draw_params
+from skd_cache.replay.policy import Policy, load_policy, policy_names
+
+__all__ = ["Params", "Policy", "digest", "draw_params", "load_policy", "policy_names"]
