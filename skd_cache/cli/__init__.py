@@ -1,0 +1,80 @@
+"""The command line: one file per command, imported only when it is called."""
+
+import importlib
+import sys
+from difflib import get_close_matches
+from importlib.metadata import version
+
+import click
+
+from skd_cache.errors import SkdCacheError
+
+_COMMANDS = {
+    "build": "Run the teacher over every seeded view and store its logits.",
+    "distill": "Train a student from a cache; the teacher is not needed.",
+    "run": "Build and distill as a pipeline file says.",
+    "evaluate": "Measure a trained student on the validation set.",
+    "ls": "List the caches on this machine.",
+    "info": "Show what a cache holds.",
+    "verify": "Check a cache's objects against their commits.",
+    "doctor": "Check this machine: versions, DALI, GPUs, folders.",
+    "index": "Index a dataset's images, or find all unreadable ones.",
+    "pack": "Pack a dataset into one .h5 file.",
+}
+
+EPILOG = """\b
+Examples:
+  skd-cache run demo
+  skd-cache build --teacher resnet152 --dataset imagenet --data /data/imagenet
+  skd-cache distill --loss spherical --data /data/imagenet
+"""
+
+
+class _Commands(click.Group):
+    """Names the commands without importing torch for a page of help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            near = get_close_matches(cmd_name, _COMMANDS, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"No such command {cmd_name!r}.{hint}")
+        module = importlib.import_module(f"skd_cache.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("skd-cache"), prog_name="skd-cache")
+def group() -> None:
+    """Knowledge distillation without the teacher in memory.
+
+    `build` runs the teacher once over seeded augmentations of a dataset and stores its logits;
+    `distill` replays the same augmentations and trains students from what is stored.
+    """
+
+
+def main() -> None:
+    """Run the command line; failures end in one sentence and their exit code."""
+    try:
+        status = group.main(prog_name="skd-cache", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("\ninterrupted: the same command again goes on from here", file=sys.stderr)
+        sys.exit(1)
+    except SkdCacheError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)
