@@ -1,0 +1,23 @@
+"""Caches of logits on a disk or an object store: the only place that knows their format."""
+
+from skd_cache.store.cache import Cache, create_cache, open_cache
+from skd_cache.store.commit import Commit
+from skd_cache.store.find import find_cache, list_caches
+from skd_cache.store.layout import Unit
+from skd_cache.store.reader import Rows
+from skd_cache.store.recipe import DatasetRecipe, PixelRecipe, Recipe, TeacherRecipe
+
+__all__ = [
+    "Cache",
+    "Commit",
+    "DatasetRecipe",
+    "PixelRecipe",
+    "Recipe",
+    "Rows",
+    "TeacherRecipe",
+    "Unit",
+    "create_cache",
+    "find_cache",
+    "list_caches",
+    "open_cache",
+]

@@ -1,0 +1,304 @@
+"""A cache of logits: open or create one, see what it holds, read it, add to it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skd_cache.batch import LogitBatch, Statistics
+from skd_cache.codec import Codec
+from skd_cache.errors import DataError, InputError, SkdCacheError
+from skd_cache.store import side, writer
+from skd_cache.store.claim import Held, hold
+from skd_cache.store.commit import Commit
+from skd_cache.store.layout import Unit, metadata_objects, view_grids
+from skd_cache.store.ledger import Ledger
+from skd_cache.store.objects import Objects
+from skd_cache.store.reader import READ_AHEAD_CHUNKS, Reader, Rows, check_unit
+from skd_cache.store.recipe import Recipe
+
+
+class Cache:
+    """One cache: the logits of one teacher over one dataset, a view after another."""
+
+    def __init__(self, location: str | Path, *, fault: writer.Fault | None = None) -> None:
+        """Open the cache at a folder or URL; ``fault`` is called around every put (for tests).
+
+        Raises:
+            InputError: if there is no completely created cache.
+            DataError: if its recipe, metadata or commits are damaged.
+        """
+        self._objects = Objects(location)
+        self._fault = fault or writer.fault_from_environment()
+        self._held: Held | None = None
+        self.recipe: Recipe = side.read_recipe(self._objects)
+        self.codec: Codec = self.recipe.make_codec()
+        self._side = side.read_commit(self._objects, self.recipe)
+        self.provenance: Mapping[str, Any] = side.read_provenance(self._objects, self.recipe)
+        for problem in side.check(self._objects, self.recipe, full=False):
+            raise DataError(f"{self.location}: {problem}")
+        self._ledger = Ledger(self._objects, self.recipe)
+
+    @property
+    def location(self) -> str:
+        """The folder or URL of the cache."""
+        return self._objects.location
+
+    @property
+    def id(self) -> str:
+        """The cache's name: 16 hex digits that follow from its recipe."""
+        return self.recipe.cache_id
+
+    @property
+    def shards(self) -> int:
+        """Shards of a view."""
+        return self.recipe.shards
+
+    @property
+    def commits(self) -> Mapping[Unit, Commit]:
+        """The units that are there, as last seen; :meth:`refresh` looks again."""
+        return self._ledger.commits
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Sums over everything that is there."""
+        return self._ledger.statistics
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """The label of each sample, ``[N]`` int32 in sample order."""
+        labels = self._side_array("label")
+        if labels.min() < 0 or labels.max() >= self.recipe.dataset.classes:
+            raise DataError(f"{self.location}: sample/label holds labels that are no class")
+        return labels
+
+    @cached_property
+    def contents(self) -> NDArray[np.uint64]:
+        """The xxh3 of each sample's encoded image, ``[N]`` uint64 in sample order."""
+        return self._side_array("content")
+
+    @cached_property
+    def class_weight(self) -> NDArray[np.float32] | None:
+        """The teacher's last linear layer, ``[C, D]`` float32, if it ends in one."""
+        return self._side_array("class_weight") if self._side.class_weight else None
+
+    def unit_range(self, shard: int) -> tuple[int, int]:
+        """The positions ``[start, stop)`` of a shard."""
+        return self._ledger.unit_range(shard)
+
+    def views(self) -> list[int]:
+        """The views that are completely there, in order."""
+        return self._ledger.views()
+
+    def missing(self, views: range) -> list[Unit]:
+        """The units of these views that are not there yet, in order."""
+        return self._ledger.missing(views)
+
+    def refresh(self) -> None:
+        """Look for units committed since the cache was opened.
+
+        Raises:
+            DataError: if a commit is damaged.
+        """
+        self._ledger.refresh()
+        self._forget_sums()
+
+    @contextmanager
+    def claim_builder(self) -> Iterator[None]:
+        """Be the one builder of this cache while the context lasts.
+
+        Raises:
+            InputError: if another process builds it, naming host and pid.
+        """
+        with hold(self._objects) as held:
+            self._objects.sweep()
+            self.refresh()
+            self._held = held
+            try:
+                yield
+            finally:
+                self._held = None
+
+    def write_unit(
+        self,
+        unit: Unit,
+        norm: NDArray[np.float32],
+        code: Mapping[str, NDArray[Any]],
+        probe: NDArray[np.uint8],
+        params_digest: str,
+        statistics: Statistics,
+    ) -> None:
+        """Store one unit for good; needs :meth:`claim_builder`.
+
+        Args:
+            unit: one that :meth:`missing` names.
+            norm: ``[n]`` float32, ``n`` the positions of the shard, as all rows below.
+            code: what the codec made of the logits, rows first.
+            probe: ``[p, 8, 8, 3]`` uint8, of the positions that 64 divides.
+            params_digest: sha256 hex over the integer parameters of the unit's samples.
+            statistics: of these rows, by ``Statistics.of`` over the whole unit.
+
+        Raises:
+            SkdCacheError: if the storage is full or fails; nothing is committed then.
+            ValueError: if an array is not exactly the unit's.
+        """
+        if self._held is None:
+            raise SkdCacheError("a unit is written under claim_builder() only")
+        start, stop = self.unit_range(unit.shard)
+        if statistics.count != stop - start:
+            raise ValueError(f"statistics of {statistics.count} rows for {stop - start} positions")
+        commit = writer.write_unit(
+            self._objects,
+            self.recipe,
+            self._held,
+            unit,
+            norm,
+            code,
+            probe,
+            params_digest,
+            statistics,
+            self._fault,
+        )
+        self._ledger.add(unit, commit)
+        self._forget_sums()
+
+    def read(self, view: int, start: int, stop: int) -> Rows:
+        """The rows at positions ``[start, stop)`` of a view, checked against their commits.
+
+        Raises:
+            InputError: if the view is not there.
+            DataError: if the data are damaged, naming view and sample.
+        """
+        return self._reader.read(view, start, stop)
+
+    def stream(
+        self, view: int, start: int, stop: int, batch_size: int, ahead: int = READ_AHEAD_CHUNKS
+    ) -> Iterator[Rows]:
+        """Batches of ``batch_size`` consecutive rows over ``[start, stop)``, the last maybe short.
+
+        A thread reads ``ahead`` chunks before they are asked for; no chunk is decoded twice.
+
+        Raises:
+            InputError: if the view is not there.
+            DataError: if the data are damaged, naming view and sample.
+        """
+        return self._reader.stream(view, start, stop, batch_size, ahead)
+
+    def lookup(self, view: int, samples: NDArray[np.int64]) -> LogitBatch:
+        """What the teacher said about these samples ``[B]`` in a view, in their order.
+
+        Random access decodes a chunk per sample at worst; the last ones used are kept.
+
+        Raises:
+            InputError: if the view or a sample is not there.
+            DataError: if the data are damaged.
+        """
+        return self._reader.lookup(view, samples)
+
+    def probes(self, view: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Positions ``[p]`` int64 and thumbnails ``[p, 8, 8, 3]`` uint8 of ``[start, stop)``."""
+        return self._reader.probes(view, start, stop)
+
+    def digest(self, view: int) -> str:
+        """What identifies all data of a complete view: ``sha256:`` and 64 hex digits.
+
+        Raises:
+            InputError: if the view is not complete.
+        """
+        return self._ledger.digest(view)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all committed data."""
+        prints = [self._side.objects, *(commit.objects for commit in self.commits.values())]
+        return sum(stored.size for objects in prints for stored in objects.values())
+
+    def bytes_on_disk(self) -> int:
+        """Bytes of everything under the location, leftovers included."""
+        return sum(found.size for found in self._objects.list())
+
+    def verify(self, full: bool = False) -> Iterator[str]:
+        """What is wrong with this cache, a sentence each: sizes, and with ``full`` every byte."""
+        yield from side.check(self._objects, self.recipe, full=full)
+        for view in sorted({unit.view for unit in self.commits}):
+            metadata = metadata_objects(view_grids(self.recipe, view))
+            yield from side.check_metadata(self._objects, metadata)
+        for unit in sorted(self.commits):
+            place = f"view {unit.view}, shard {unit.shard}"
+            problems = list(check_unit(self._objects, self.recipe, self.commits[unit], full=full))
+            yield from (f"{place}: {problem}" for problem in problems)
+            if full and not problems:
+                yield from self._unreadable(unit)
+
+    def _unreadable(self, unit: Unit) -> Iterator[str]:
+        """Decode a unit whose bytes are right: a wrong one was committed wrong."""
+        start, stop = self.unit_range(unit.shard)
+        try:
+            for rows in self.stream(unit.view, start, stop, self.recipe.chunk):
+                if not rows.teacher.logits().isfinite().all():
+                    yield f"view {unit.view}, positions {rows.start} to {rows.stop - 1}: not finite"
+        except DataError as error:
+            yield str(error)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self._objects, self.recipe, self.codec, self.commits, self.statistics)
+
+    def _forget_sums(self) -> None:
+        self.__dict__.pop("statistics", None)
+        self.__dict__.pop("_reader", None)
+
+    def _side_array(self, name: str) -> NDArray[Any]:
+        return side.read_array(self._objects, self.recipe, self._side, name)
+
+
+def open_cache(location: str | Path) -> Cache:
+    """Open the cache at a folder or URL.
+
+    Raises:
+        InputError: if there is none, or it was never completely created.
+        DataError: if its recipe, metadata or commits are damaged.
+    """
+    return Cache(location)
+
+
+def create_cache(
+    location: str | Path,
+    recipe: Recipe,
+    *,
+    labels: NDArray[np.int32],
+    contents: NDArray[np.uint64],
+    class_weight: NDArray[np.float32] | None,
+    provenance: Mapping[str, Any],
+    fault: writer.Fault | None = None,
+) -> Cache:
+    """Create a cache, or open it if it is there already; a killed creation is finished.
+
+    Args:
+        location: its own folder or URL; the last part must be ``recipe.cache_id``.
+        recipe: all that determines its logits.
+        labels: ``[N]`` int32, sample order.
+        contents: ``[N]`` uint64, xxh3 of each encoded image.
+        class_weight: ``[C, D]`` float32, the teacher's last linear layer, if it ends in one.
+        provenance: anything JSON worth knowing later, such as versions and batch size; part of
+            no digest, and kept from the first creation.
+        fault: called around every put (for tests).
+
+    Raises:
+        InputError: if the location cannot be written, or was created from other labels, contents
+            or last layer.
+    """
+    objects = Objects(location, create=True)
+    if objects.leaf != recipe.cache_id:
+        raise InputError(f"the last part of {location} must be the cache's name, {recipe.cache_id}")
+    arrays: dict[str, NDArray[Any]] = {"label": labels, "content": contents}
+    if class_weight is not None:
+        arrays["class_weight"] = class_weight
+    fault = fault or writer.fault_from_environment()
+    side.create(objects, recipe, arrays, provenance, fault)
+    return Cache(location, fault=fault)

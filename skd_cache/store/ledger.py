@@ -1,0 +1,94 @@
+"""Which units a cache holds: its commits, read once each and added up."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from skd_cache.batch import Statistics
+from skd_cache.errors import DataError, InputError
+from skd_cache.store.commit import Commit, view_digest
+from skd_cache.store.document import MAX_BYTES
+from skd_cache.store.layout import SIDE, Unit, commit_name, unit_of, view_grids
+from skd_cache.store.objects import Objects
+from skd_cache.store.recipe import Recipe
+
+_PARALLEL_READS = 16
+
+
+class Ledger:
+    """The commits of one cache. They are never rewritten, so each is read once."""
+
+    def __init__(self, objects: Objects, recipe: Recipe) -> None:
+        self._objects, self._recipe = objects, recipe
+        self._commits: dict[Unit, Commit] = {}
+        self._side = objects.get(SIDE, MAX_BYTES)
+        self.refresh()
+
+    @property
+    def commits(self) -> Mapping[Unit, Commit]:
+        """The units that are there, as last seen."""
+        return self._commits
+
+    @property
+    def statistics(self) -> Statistics:
+        """Sums over everything that is there, in the units' order."""
+        records = (self._commits[unit].statistics for unit in sorted(self._commits))
+        return sum((record.statistics() for record in records), Statistics())
+
+    def unit_range(self, shard: int) -> tuple[int, int]:
+        """The positions ``[start, stop)`` of a shard."""
+        start = shard * self._recipe.shard
+        return start, min(start + self._recipe.shard, self._recipe.dataset.samples)
+
+    def refresh(self) -> None:
+        """Read the commits that are new.
+
+        Raises:
+            DataError: if one is damaged.
+        """
+        listed = (found.name for found in self._objects.list("commit"))
+        units = {name: unit for name in listed if (unit := unit_of(name, self._recipe))}
+        new = [name for name, unit in units.items() if unit not in self._commits]
+        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+            documents = pool.map(lambda name: self._objects.get(name, MAX_BYTES), new)
+            for name, data in zip(new, documents, strict=True):
+                self._commits[units[name]] = self._parse(name, units[name], data)
+
+    def add(self, unit: Unit, commit: Commit) -> None:
+        """Take note of a unit this process committed."""
+        self._commits[unit] = commit
+
+    def missing(self, views: range) -> list[Unit]:
+        """The units of these views that are not there, in order."""
+        units = (Unit(view, shard) for view in views for shard in range(self._recipe.shards))
+        return [unit for unit in units if unit not in self._commits]
+
+    def views(self) -> list[int]:
+        """The views that are completely there, in order."""
+        started = sorted({unit.view for unit in self._commits})
+        return [view for view in started if not self.missing(range(view, view + 1))]
+
+    def digest(self, view: int) -> str:
+        """What identifies all data of a complete view.
+
+        Raises:
+            InputError: if the view is not complete.
+        """
+        if gaps := self.missing(range(view, view + 1)):
+            total = f"{len(gaps)} of its {self._recipe.shards} shards are missing"
+            raise InputError(f"{self._objects.location} does not hold view {view}: {total}")
+        units = (Unit(view, shard) for shard in range(self._recipe.shards))
+        documents = {commit_name(unit): self._commits[unit].canonical() for unit in units}
+        return view_digest({SIDE: self._side, **documents})
+
+    def _parse(self, name: str, unit: Unit, data: bytes) -> Commit:
+        """A unit's commit, as long as it is that unit's and complete."""
+        place = f"{self._objects.location}/{name}"
+        commit = Commit.parse(data, place)
+        told = (commit.cache, commit.view, commit.shard)
+        if told != (self._recipe.cache_id, unit.view, unit.shard):
+            raise DataError(f"{place} is damaged: it belongs to another cache, view or shard")
+        start, stop = self.unit_range(unit.shard)
+        arrays = view_grids(self._recipe, unit.view).keys()
+        if commit.objects.keys() != arrays or commit.statistics.count != stop - start:
+            raise DataError(f"{place} is damaged: it does not cover its shard")
+        return commit

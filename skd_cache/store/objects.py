@@ -1,0 +1,208 @@
+"""Objects under one folder or URL: put, get, list, with the promises a cache needs.
+
+All bytes go through obstore, so a local folder and an object store look the same. What differs
+is said here and nowhere else: obstore's local store stages a put in ``NAME#1`` and links it into
+place, atomically but without fsync, so a power cut could leave an empty object under a final
+name. On local disk we therefore put under a partial name, fsync, and rename.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
+from obstore.store import LocalStore, from_url
+
+from skd_cache.errors import DataError, InputError, SkdCacheError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+PARTIAL = ".partial"
+_STAGED = re.compile(r"(\.partial(#\d+)?|#\d+)$")
+_NO_SPACE = re.compile(r"os error (28|122|27)\b")  # ENOSPC, EDQUOT, EFBIG
+_READ_ONLY = re.compile(r"os error (30|13|1)\b")  # EROFS, EACCES, EPERM
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object as a listing shows it."""
+
+    name: str
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Print:
+    """What identifies an object's bytes."""
+
+    size: int
+    sha256: str
+
+
+def fingerprint(data: bytes | memoryview) -> Print:
+    """Size and sha256 of bytes in memory."""
+    return Print(len(data), hashlib.sha256(data).hexdigest())
+
+
+class Objects:
+    """Everything under one location: a folder, or an obstore URL such as ``s3://bucket/path``."""
+
+    def __init__(self, location: str | Path, *, create: bool = False) -> None:
+        """Look at a location; ``create`` makes a missing local folder.
+
+        Raises:
+            InputError: if the location is neither a folder nor a URL obstore knows.
+        """
+        self.location = str(location)
+        self.folder: Path | None = None
+        if "://" in self.location and not self.location.startswith("file://"):
+            try:
+                self.store: ObjectStore = from_url(self.location)
+            except (BaseError, OSError, ValueError) as error:
+                reason = str(error).split("\n", 1)[0]
+                raise InputError(f"cannot use {self.location}: {reason}") from error
+            return
+        self.folder = Path(self.location.removeprefix("file://")).expanduser().absolute()
+        try:
+            if create:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                raise InputError(f"there is no folder {self.folder}")
+        except OSError as error:
+            raise InputError(f"cannot use the folder {self.folder}: {error.strerror}") from error
+        self.store = LocalStore(self.folder)
+
+    @property
+    def leaf(self) -> str:
+        """The last part of the location: a cache's own name."""
+        if self.folder is not None:
+            return self.folder.name
+        return self.location.rstrip("/").rsplit("/", 1)[-1]
+
+    @contextmanager
+    def _explained(self, verb: str, name: str) -> Iterator[None]:
+        """Say in one sentence what a failed operation was at and what to do."""
+        place = f"{self.location.rstrip('/')}/{name}" if name else self.location
+        try:
+            yield
+        except (FileNotFoundError, AlreadyExistsError):
+            raise
+        except (BaseError, OSError, ValueError) as error:
+            reason = str(error).split("\n", 1)[0]
+            if _NO_SPACE.search(str(error)):
+                message = f"no space left to {verb} {place}: free some and run the same again"
+                raise SkdCacheError(message) from error
+            if isinstance(error, PermissionDeniedError) or _READ_ONLY.search(str(error)):
+                raise InputError(f"not allowed to {verb} {place}: {reason}") from error
+            raise SkdCacheError(f"could not {verb} {place}: {reason}") from error
+
+    def get(self, name: str, limit: int) -> bytes:
+        """An object's bytes, at most ``limit`` of them.
+
+        Raises:
+            FileNotFoundError: if there is no such object.
+            DataError: if it is larger than ``limit``, before reading it.
+        """
+        with self._explained("read", name):
+            found = obstore.get(self.store, name)
+            if (size := found.meta["size"]) > limit:
+                place = f"{self.location}/{name}"
+                raise DataError(f"{place} has {size:,} bytes; at most {limit:,} can be right")
+            return bytes(found.bytes())
+
+    def size(self, name: str) -> int | None:
+        """An object's size in bytes, or ``None`` if there is no such object."""
+        with self._explained("look at", name):
+            try:
+                return int(obstore.head(self.store, name)["size"])
+            except FileNotFoundError:
+                return None
+
+    def print_of(self, name: str) -> Print:
+        """Size and sha256 of a stored object, read piece by piece.
+
+        Raises:
+            FileNotFoundError: if there is no such object.
+        """
+        digest, size = hashlib.sha256(), 0
+        with self._explained("read", name):
+            for piece in obstore.get(self.store, name).stream(min_chunk_size=_PIECE):
+                digest.update(piece)
+                size += len(piece)
+        return Print(size, digest.hexdigest())
+
+    def list(self, prefix: str = "") -> Iterator[Found]:
+        """All objects under a prefix, except what a killed put left behind."""
+        with self._explained("list", prefix):
+            for page in obstore.list(self.store, prefix=prefix or None):
+                for meta in page:
+                    if not meta["path"].endswith(PARTIAL):
+                        yield Found(meta["path"], meta["size"], meta["last_modified"])
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Put an object durably if there is none of that name; whether it was put."""
+        with self._explained("write", name):
+            try:
+                if self.folder is None:
+                    obstore.put(self.store, name, data, mode="create", use_multipart=False)
+                else:
+                    self._put_durably(self.folder, name, data, overwrite=False)
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put an object durably, whatever stood there."""
+        with self._explained("write", name):
+            if self.folder is None:
+                obstore.put(self.store, name, data, use_multipart=False)
+            else:
+                self._put_durably(self.folder, name, data, overwrite=True)
+
+    def delete(self, name: str) -> None:
+        """Remove an object; it is no error if there is none."""
+        with self._explained("remove", name):
+            try:
+                obstore.delete(self.store, name)
+            except FileNotFoundError:
+                return
+
+    def sweep(self) -> None:
+        """Remove what killed puts left behind on local disk; call it only as the one writer."""
+        if self.folder is None:
+            return
+        for place in self.folder.rglob("*"):
+            if _STAGED.search(place.name):
+                place.unlink(missing_ok=True)
+
+    def _put_durably(self, folder: Path, name: str, data: bytes, *, overwrite: bool) -> None:
+        partial = f"{name}.{os.getpid()}{PARTIAL}"
+        try:
+            obstore.put(self.store, partial, data, use_multipart=False)
+            _fsync(folder / partial)
+            obstore.rename(self.store, partial, name, overwrite=overwrite)
+        except BaseException:
+            (folder / partial).unlink(missing_ok=True)
+            raise
+        for parent in (folder / name).parents:  # the new names must survive a power cut too
+            _fsync(parent)
+            if parent == folder:
+                break
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

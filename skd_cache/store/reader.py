@@ -1,0 +1,307 @@
+"""Reads committed shards of a cache: each checked before its first use, a chunk decoded once."""
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+from zarr.storage import ObjectStore
+
+from skd_cache.batch import LogitBatch, Statistics
+from skd_cache.codec import Codec
+from skd_cache.errors import DataError, InputError
+from skd_cache.seed import positions_of, samples_at
+from skd_cache.store.commit import Commit
+from skd_cache.store.layout import NORM, PROBE, Grid, Unit, view_grids
+from skd_cache.store.objects import Objects
+from skd_cache.store.recipe import PROBE_EVERY, Recipe
+
+READ_AHEAD_CHUNKS = 2
+LOOKUP_CACHE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive positions of a view: what the teacher said, and the thumbnails among them."""
+
+    view: int
+    start: int  # position of the first row
+    teacher: LogitBatch
+    probe_positions: Tensor  # [p] int64, those that 64 divides
+    probes: Tensor  # [p, 8, 8, 3] uint8
+
+    def __len__(self) -> int:
+        return len(self.teacher)
+
+    @property
+    def stop(self) -> int:
+        """One past the position of the last row."""
+        return self.start + len(self)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Decoded rows of one chunk."""
+
+    start: int
+    norm: Tensor
+    code: Mapping[str, Tensor]  # rows first
+    probes: Tensor
+
+    def cut(self, start: int, stop: int) -> "_Chunk":
+        """The rows at positions ``[start, stop)``, sharing memory."""
+        rows = slice(start - self.start, stop - self.start)
+        first = _probe_index(self.start)
+        probes = slice(_probe_index(start) - first, _probe_index(stop) - first)
+        code = {name: array[rows] for name, array in self.code.items()}
+        return _Chunk(start, self.norm[rows], code, self.probes[probes])
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.norm)
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in (self.norm, self.probes, *self.code.values()))
+
+
+@dataclass
+class Reader:
+    """Committed rows of one cache, by position or by sample."""
+
+    objects: Objects
+    recipe: Recipe
+    codec: Codec
+    commits: Mapping[Unit, Commit]
+    statistics: Statistics
+    _checked: set[Unit] = field(default_factory=set)
+    _arrays: dict[tuple[int, str], tuple[Grid, "zarr.Array[Any]"]] = field(default_factory=dict)
+    _kept: "OrderedDict[tuple[int, int], _Chunk]" = field(default_factory=OrderedDict)
+    _kept_bytes: int = 0
+
+    def read(self, view: int, start: int, stop: int) -> Rows:
+        """The rows at positions ``[start, stop)``."""
+        self._within(start, stop)
+        if start == stop:
+            raise ValueError("nothing to read")
+        chunks = [self._chunk(view, at).cut(low, high) for at, low, high in self._cuts(start, stop)]
+        return self._rows(view, chunks)
+
+    def stream(
+        self, view: int, start: int, stop: int, batch_size: int, ahead: int = READ_AHEAD_CHUNKS
+    ) -> Iterator[Rows]:
+        """Batches of consecutive rows over ``[start, stop)``, read ahead in a thread."""
+        self._within(start, stop)
+        waiting: list[_Chunk] = []
+        have = 0
+        for chunk in _ahead(self._chunks(view, start, stop), ahead):
+            rest = chunk
+            while have + len(rest.norm) >= batch_size:
+                cut = rest.start + batch_size - have
+                yield self._rows(view, [*waiting, rest.cut(rest.start, cut)])
+                rest, waiting, have = rest.cut(cut, rest.stop), [], 0
+            if len(rest.norm):
+                waiting.append(rest)
+                have += len(rest.norm)
+        if waiting:
+            yield self._rows(view, waiting)
+
+    def lookup(self, view: int, samples: NDArray[np.int64]) -> LogitBatch:
+        """What the teacher said about these samples ``[B]``, in their order."""
+        count = self.recipe.dataset.samples
+        samples = np.asarray(samples, np.int64)
+        if samples.size and (samples.min() < 0 or samples.max() >= count):
+            raise InputError(f"{self.objects.location} holds samples 0 to {count - 1:,} only")
+        group = view // self.recipe.views_per_decode
+        positions = positions_of(self.recipe.seed, group, samples, count)
+        norm = torch.empty(len(samples), dtype=torch.float32)
+        code: dict[str, Tensor] = {}
+        owners = positions // self.recipe.chunk
+        for owner in np.unique(owners):
+            chunk = self._keep(view, int(owner) * self.recipe.chunk)
+            rows = torch.from_numpy(np.flatnonzero(owners == owner))
+            inside = torch.from_numpy(positions)[rows] - chunk.start
+            norm[rows] = chunk.norm[inside]
+            for name, array in chunk.code.items():
+                if name not in code:
+                    code[name] = array.new_empty(len(samples), *array.shape[1:])
+                code[name][rows] = array[inside]
+        return LogitBatch(norm, code, self.codec, self.statistics)
+
+    def probes(self, view: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Positions ``[p]`` and thumbnails ``[p, 8, 8, 3]`` uint8 of ``[start, stop)``."""
+        self._within(start, stop)
+        low, high = _probe_index(start), _probe_index(stop)
+        per_shard = self.recipe.shard // PROBE_EVERY
+        for shard in range(low // per_shard, -(-high // per_shard)):
+            self._check(Unit(view, shard))
+        return _probe_positions(start, stop), self._load(view, PROBE, low, high)
+
+    def _within(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.recipe.dataset.samples:
+            raise ValueError(f"positions [{start}, {stop}) lie outside the view")
+
+    def _cuts(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Chunks that meet ``[start, stop)``: where each begins, and the part asked for."""
+        size = self.recipe.chunk
+        for begin in range(start - start % size, stop, size):
+            yield begin, max(begin, start), min(begin + size, stop)
+
+    def _chunks(self, view: int, start: int, stop: int) -> Iterator[_Chunk]:
+        for begin, low, high in self._cuts(start, stop):
+            yield self._chunk(view, begin).cut(low, high)
+
+    def _keep(self, view: int, begin: int) -> _Chunk:
+        """A chunk for random access: the last used are kept decoded."""
+        key = (view, begin)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        chunk = self._kept[key] = self._chunk(view, begin)
+        self._kept_bytes += chunk.bytes
+        while self._kept_bytes > LOOKUP_CACHE_BYTES and len(self._kept) > 1:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].bytes
+        return chunk
+
+    def _chunk(self, view: int, begin: int) -> _Chunk:
+        """Read and decode the chunk that begins at a position."""
+        unit = Unit(view, begin // self.recipe.shard)
+        self._check(unit)
+        end = min(begin + self.recipe.chunk, self.recipe.dataset.samples)
+        norm = self._load(view, NORM, begin, end)
+        if len(bad := torch.nonzero(~torch.isfinite(norm))):
+            self._damaged(unit, begin + int(bad[0]), "has a norm that is not a number")
+        code = {name: self._load(view, name, begin, end) for name in self.codec.arrays}
+        probes = self._load(view, PROBE, _probe_index(begin), _probe_index(end))
+        return _Chunk(begin, norm, code, probes)
+
+    def _load(self, view: int, name: str, begin: int, end: int) -> Tensor:
+        """One array's rows, first axis first; ``begin`` and ``end`` count along its axis."""
+        grid, stored = self._array(view, name)
+        place = (*(slice(None),) * grid.axis, slice(begin, end))
+        try:
+            array: Any = stored[place]
+        except Exception as error:  # whatever zarr and its codecs make of damaged bytes
+            unit = Unit(view, begin // grid.shard[grid.axis])
+            raise DataError(f"{self._name(unit)}: {name} cannot be decoded: {error}") from error
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, grid.axis, 0)))
+
+    def _array(self, view: int, name: str) -> "tuple[Grid, zarr.Array[Any]]":
+        if (view, name) not in self._arrays:
+            grid = view_grids(self.recipe, view)[name]
+            store = ObjectStore(self.objects.store, read_only=True)
+            self._arrays[view, name] = grid, grid.open(store)
+        return self._arrays[view, name]
+
+    def _check(self, unit: Unit) -> None:
+        """Compare a shard's objects with its commit, once per process.
+
+        Raises:
+            InputError: if the unit is not committed.
+            DataError: if an object is missing, or differs in size or sha256.
+        """
+        if unit in self._checked:
+            return
+        commit = self.commits.get(unit)
+        if commit is None:
+            raise InputError(
+                f"{self.objects.location} does not hold view {unit.view}, shard {unit.shard}: "
+                "build that view first"
+            )
+        for problem in check_unit(self.objects, self.recipe, commit, full=True):
+            raise DataError(f"{self._name(unit)}: {problem}")
+        self._checked.add(unit)
+
+    def _name(self, unit: Unit) -> str:
+        start = unit.shard * self.recipe.shard
+        stop = min(start + self.recipe.shard, self.recipe.dataset.samples)
+        return (
+            f"{self.objects.location}, view {unit.view}, shard {unit.shard} "
+            f"(positions {start} to {stop - 1}, first sample {self._sample(unit.view, start)})"
+        )
+
+    def _sample(self, view: int, position: int) -> int:
+        group = view // self.recipe.views_per_decode
+        place = np.array([position], np.int64)
+        return int(samples_at(self.recipe.seed, group, place, self.recipe.dataset.samples)[0])
+
+    def _damaged(self, unit: Unit, position: int, what: str) -> None:
+        sample = self._sample(unit.view, position)
+        place = f"view {unit.view}, position {position}, sample {sample}"
+        raise DataError(f"{self.objects.location}, {place} {what}: the shard is damaged")
+
+    def _rows(self, view: int, parts: list[_Chunk]) -> Rows:
+        """One batch out of neighbouring pieces."""
+        norm = _join([part.norm for part in parts])
+        code = {name: _join([part.code[name] for part in parts]) for name in self.codec.arrays}
+        start = parts[0].start
+        teacher = LogitBatch(norm, code, self.codec, self.statistics)
+        positions = _probe_positions(start, start + len(norm))
+        return Rows(view, start, teacher, positions, _join([part.probes for part in parts]))
+
+
+def check_unit(objects: Objects, recipe: Recipe, commit: Commit, *, full: bool) -> Iterator[str]:
+    """What is wrong with a unit's objects: sizes, and with ``full`` every byte."""
+    for name, grid in view_grids(recipe, commit.view).items():
+        wanted, place = commit.objects[name], grid.object(commit.shard)
+        size = objects.size(place)
+        if size is None:
+            yield f"{place} is missing"
+        elif size != wanted.size:
+            yield f"{place} has {size:,} bytes, the commit says {wanted.size:,}"
+        elif full and objects.print_of(place) != wanted.print:
+            yield f"{place} is not what was committed (sha256 differs)"
+
+
+def _probe_index(position: int) -> int:
+    """Probes at positions before this one."""
+    return -(-position // PROBE_EVERY)
+
+
+def _probe_positions(start: int, stop: int) -> Tensor:
+    return torch.arange(_probe_index(start), _probe_index(stop)) * PROBE_EVERY
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _ahead(chunks: Iterator[_Chunk], depth: int) -> Iterator[_Chunk]:
+    """The same chunks, at most ``depth`` of them read before they are asked for."""
+    ready: queue.Queue[_Chunk | BaseException | None] = queue.Queue(maxsize=max(depth - 1, 1))
+    stop = threading.Event()
+
+    def offer(item: _Chunk | BaseException | None) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for chunk in chunks:
+                offer(chunk)
+                if stop.is_set():
+                    return
+            offer(None)
+        except BaseException as error:
+            offer(error)
+
+    thread = threading.Thread(target=work, name="skd-cache-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,208 @@
+"""What lies beside the views of a cache: recipe, metadata, labels, contents, last layer."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from zarr.storage import ObjectStore
+
+from skd_cache.errors import DataError, InputError
+from skd_cache.store.commit import ObjectPrint, SideCommit
+from skd_cache.store.document import MAX_BYTES
+from skd_cache.store.layout import (
+    RECIPE,
+    ROOT,
+    SIDE,
+    Grid,
+    group_metadata,
+    metadata_objects,
+    root_metadata,
+    side_grids,
+)
+from skd_cache.store.objects import Objects, fingerprint
+from skd_cache.store.recipe import Recipe
+from skd_cache.store.writer import Fault, encode_shard, put_commit, put_data
+
+CRC_BYTES = 4
+MAX_PROVENANCE_BYTES = 4 * 1024 * 1024
+_ROOT_METADATA = f"{ROOT}/zarr.json"
+_VIEW_METADATA = f"{ROOT}/view/zarr.json"
+
+
+def create(
+    objects: Objects,
+    recipe: Recipe,
+    arrays: Mapping[str, NDArray[Any]],
+    provenance: Mapping[str, Any],
+    fault: Fault,
+) -> None:
+    """Put all that lies beside the views, if it is not there yet; the commit comes last.
+
+    Raises:
+        InputError: if other labels or contents were committed under the same recipe.
+    """
+    weight = arrays.get("class_weight")
+    grids = side_grids(recipe, None if weight is None else (weight.shape[0], weight.shape[1]))
+    encoded = {name: _encode(grid, arrays[name]) for name, grid in grids.items()}
+    if objects.size(SIDE) is not None:
+        _compare(objects, recipe, grids, encoded)
+        return
+    put_data(objects, RECIPE, recipe.canonical(), fault)
+    root = root_metadata(recipe, provenance)
+    if len(root) > MAX_PROVENANCE_BYTES:
+        raise InputError(f"the provenance has more than {MAX_PROVENANCE_BYTES:,} bytes")
+    put_data(objects, _ROOT_METADATA, root, fault)
+    for name, data in {_VIEW_METADATA: group_metadata(), **metadata_objects(grids)}.items():
+        put_data(objects, name, data, fault)
+    prints = {
+        name: ObjectPrint.of(put_data(objects, grid.object(), encoded[name], fault))
+        for name, grid in grids.items()
+    }
+    shape = None if weight is None else list(weight.shape)
+    commit = SideCommit(cache=recipe.cache_id, class_weight=shape, objects=prints)
+    put_commit(objects, SIDE, commit.canonical(), fault)
+
+
+def read_commit(objects: Objects, recipe: Recipe) -> SideCommit:
+    """The commit of what lies beside the views.
+
+    Raises:
+        InputError: if there is none: the cache was never completely created.
+        DataError: if it is damaged or another cache's.
+    """
+    place = f"{objects.location}/{SIDE}"
+    try:
+        commit = SideCommit.parse(objects.get(SIDE, MAX_BYTES), place)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{objects.location} was never completely created: run its build again"
+        ) from error
+    weight = commit.class_weight
+    grids = side_grids(recipe, None if weight is None else (weight[0], weight[1]))
+    if commit.cache != recipe.cache_id or commit.objects.keys() != grids.keys():
+        raise DataError(f"{place} belongs to another cache")
+    if weight is not None and weight[0] != recipe.dataset.classes:
+        raise DataError(f"{place} is damaged: class_weight has {weight[0]} classes")
+    return commit
+
+
+def read_recipe(objects: Objects) -> Recipe:
+    """The recipe of the cache at a location.
+
+    Raises:
+        InputError: if there is no cache.
+        DataError: if the recipe is damaged or not the one the folder is named after.
+    """
+    try:
+        data = objects.get(RECIPE, MAX_BYTES)
+    except FileNotFoundError as error:
+        message = f"{objects.location} is not a cache: it has no {RECIPE}"
+        raise InputError(message) from error
+    recipe = Recipe.parse(data, f"{objects.location}/{RECIPE}")
+    if recipe.cache_id != objects.leaf:
+        raise DataError(
+            f"{objects.location} holds the recipe of {recipe.cache_id}: give the folder that name "
+            "if it was renamed, do not use it otherwise"
+        )
+    return recipe
+
+
+def read_provenance(objects: Objects, recipe: Recipe) -> dict[str, Any]:
+    """What was noted about the build; not part of any digest.
+
+    Raises:
+        DataError: if the root's metadata are damaged or carry another recipe.
+    """
+    try:
+        data = objects.get(_ROOT_METADATA, MAX_PROVENANCE_BYTES)
+        provenance = json.loads(data)["attributes"]["provenance"]
+        if root_metadata(recipe, provenance) == data:
+            return dict(provenance)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    place = f"{objects.location}/{_ROOT_METADATA}"
+    raise DataError(f"{place} is missing or damaged: get the cache from where it came again")
+
+
+def read_array(objects: Objects, recipe: Recipe, commit: SideCommit, name: str) -> NDArray[Any]:
+    """An array from beside the views, compared with its commit first.
+
+    Raises:
+        DataError: if it differs from what was committed.
+    """
+    weight = commit.class_weight
+    grid = side_grids(recipe, None if weight is None else (weight[0], weight[1]))[name]
+    for problem in check_array(objects, grid, commit.objects[name], full=True):
+        raise DataError(f"{objects.location}: {problem}")
+    try:
+        array: Any = grid.open(ObjectStore(objects.store, read_only=True))[...]
+    except Exception as error:  # whatever zarr makes of damaged bytes
+        raise DataError(f"{objects.location}: {grid.name} cannot be decoded: {error}") from error
+    return np.asarray(array)
+
+
+def check_array(objects: Objects, grid: Grid, wanted: ObjectPrint, *, full: bool) -> Iterator[str]:
+    """What is wrong with an object: its size, and with ``full`` every byte."""
+    place, plain = grid.object(), math.prod(grid.shape) * np.dtype(grid.dtype).itemsize
+    size = objects.size(place)
+    if size is None:
+        yield f"{place} is missing"
+    elif size != wanted.size:
+        yield f"{place} has {size:,} bytes, the commit says {wanted.size:,}"
+    elif size != plain + CRC_BYTES:  # before anything is allocated by the recipe's word
+        yield f"{place} has {size:,} bytes, the recipe says {plain + CRC_BYTES:,}"
+    elif full and objects.print_of(place) != wanted.print:
+        yield f"{place} is not what was committed (sha256 differs)"
+
+
+def check(objects: Objects, recipe: Recipe, *, full: bool) -> Iterator[str]:
+    """What is wrong beside the views, in words."""
+    try:
+        commit = read_commit(objects, recipe)
+        read_provenance(objects, recipe)
+    except (DataError, InputError) as error:
+        yield str(error)
+        return
+    weight = commit.class_weight
+    grids = side_grids(recipe, None if weight is None else (weight[0], weight[1]))
+    for name, grid in grids.items():
+        yield from check_array(objects, grid, commit.objects[name], full=full)
+    yield from check_metadata(
+        objects, {_VIEW_METADATA: group_metadata(), **metadata_objects(grids)}
+    )
+
+
+def check_metadata(objects: Objects, wanted: Mapping[str, bytes]) -> Iterator[str]:
+    """Which Zarr metadata are not what follows from the recipe."""
+    for name, data in wanted.items():
+        try:
+            if objects.get(name, len(data)) == data:
+                continue
+            yield f"{name} is not what the recipe says"
+        except FileNotFoundError:
+            yield f"{name} is missing"
+        except DataError as error:
+            yield str(error)
+
+
+def _compare(
+    objects: Objects, recipe: Recipe, grids: Mapping[str, Grid], encoded: Mapping[str, bytes]
+) -> None:
+    """Refuse to go on with a cache that was made from other files or another last layer."""
+    committed = read_commit(objects, recipe).objects
+    for name in sorted(grids.keys() | committed.keys()):
+        ours = encoded.get(name)
+        if ours is None or name not in committed or committed[name].print != fingerprint(ours):
+            raise InputError(
+                f"{objects.location} was built from other data, its {name} differs: restore what "
+                "it was built from, or build in another place"
+            )
+
+
+def _encode(grid: Grid, array: NDArray[Any]) -> bytes:
+    if array.shape != grid.shape:
+        raise ValueError(f"{grid.name} has shape {array.shape}; it should be {grid.shape}")
+    return encode_shard(grid, 0, array.astype(grid.dtype, casting="safe", copy=False))
