@@ -1,0 +1,1 @@
+"""Stage two: students trained on replayed images and what was stored about them, teacher absent."""

@@ -1,0 +1,204 @@
+"""A whole run: inputs checked before anything is written, the student trained, what came of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from skd_cache.dataset.dataset import Dataset
+from skd_cache.distill.device import open_device
+from skd_cache.distill.evaluate import Validation
+from skd_cache.distill.learner import DTYPES, Learner
+from skd_cache.distill.loader import Loader
+from skd_cache.distill.matching import check_images, check_views
+from skd_cache.distill.online import Look
+from skd_cache.distill.pace import Pace
+from skd_cache.distill.run_folder import Frozen, RunFolder
+from skd_cache.distill.settings import Settings
+from skd_cache.distill.stopping import stop_requests
+from skd_cache.distill.student import Portrait, loading_lines, make_student, try_student
+from skd_cache.distill.trainer import Say, Trainer
+from skd_cache.distill.views import Pixels, Views
+from skd_cache.errors import InputError
+from skd_cache.store import Cache
+
+VALIDATION_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run; accuracies are shares in [0, 1], None without validation images.
+
+    ``pace`` is that of this session's training, validation apart; ``fallbacks`` counts its images
+    that DALI refused and PIL decoded; ``loading`` are lines of Python that load ``student``.
+    """
+
+    student: Path
+    top1: float | None
+    top5: float | None
+    best_top1: float | None
+    best_epoch: int | None
+    steps: int
+    pace: Pace
+    fallbacks: int
+    loading: list[str]
+
+
+def distill(
+    settings: Settings,
+    dataset: Dataset,
+    out: Path,
+    *,
+    cache: Cache | None = None,
+    look: Look | None = None,
+    fresh: bool = False,
+    say: Say = print,
+) -> Result:
+    """Train a student as ``settings`` say, or go on where an interrupted run stopped.
+
+    Args:
+        settings: everything the run depends on.
+        dataset: the images; its training split must be the one the cache was built from.
+        out: the run's folder. A run with the same settings there is resumed.
+        cache: where the teacher's logits lie; None only for losses without a teacher.
+        look: the teacher itself, asked in every step, where ``settings.online``.
+        fresh: start over whatever run is in ``out``.
+        say: hears a sentence now and then.
+
+    Raises:
+        InputError: something asked for cannot be done; nothing was written.
+        DataError: pixels are not those the teacher saw, or the cache is damaged.
+        StoppedError: SIGTERM or Ctrl-C came; the run's state is on disk.
+        SkdCacheError: the loss is no longer a number, or the disk failed.
+    """
+    device = open_device(settings.device)
+    _check(settings, dataset, cache, look)
+    folder, train = RunFolder(out), dataset.train
+    pixels = Pixels(settings.pixels, settings.decoder, settings.threads, str(device))
+    views = Views(train, settings.policy, settings.view_seed)
+    before = None if fresh else folder.resume(settings)
+    frozen = before or _freeze(settings, cache)
+    portrait = portrait_of(settings, dataset)
+    loaders: list[Loader] = []
+
+    def open_loader(size: int) -> Loader:
+        statistics, count = frozen.statistics, settings.batch_size
+        args = (views, size, count, pixels)
+        loaders.append(Loader(*args, cache=cache, statistics=statistics, look=look))
+        return loaders[-1]
+
+    with _seeded(settings.seed, device), stop_requests() as stop:
+        trainer = Trainer(
+            settings,
+            views=frozen.views,
+            count=len(train),
+            folder=folder,
+            learner=_learner(settings, len(train.classes), len(train), device),
+            open_loader=open_loader,
+            validation=_validation(settings, dataset, portrait, pixels, device),
+            portrait=portrait,
+            device=device,
+            stop=stop,
+            say=say,
+        )
+        if fresh:
+            folder.clear()
+        if before is None:
+            folder.start(settings, frozen)
+        progress = trainer.run()
+    return Result(
+        folder.student,
+        progress.top1,
+        progress.top5,
+        progress.best_top1,
+        progress.best_epoch,
+        progress.step,
+        trainer.pace,
+        sum(loader.fallbacks for loader in loaders),
+        loading_lines(folder.student, portrait),
+    )
+
+
+def portrait_of(settings: Settings, dataset: Dataset) -> Portrait:
+    """What is saved with the weights of a run."""
+    return Portrait(
+        architecture=settings.student,
+        classes=len(dataset.train.classes),
+        dataset=settings.dataset,
+        size=settings.final_size,
+        resize=settings.eval_resize,
+        interpolation=settings.eval_interpolation,
+        mean=settings.mean,
+        std=settings.std,
+    )
+
+
+def _check(settings: Settings, dataset: Dataset, cache: Cache | None, look: Look | None) -> None:
+    """See that what was asked for can be done, before anything is opened for writing."""
+    train = dataset.train
+    if settings.batch_size > len(train):
+        raise InputError(
+            f"batch-size {settings.batch_size:,} is more than the {len(train):,} images of "
+            f"{train.name}."
+        )
+    if cache is not None:
+        check_images(cache, train)
+    elif settings.make_loss().needs_teacher or settings.online:
+        raise InputError(
+            f"{' + '.join(settings.losses)} compares with a teacher: give the cache to read, "
+            "or train with --loss ce."
+        )
+    asked = settings.fingerprint, settings.cache, settings.online
+    given = train.fingerprint, None if cache is None else cache.id, look is not None
+    if asked != given:
+        raise InputError(
+            f"the settings speak of dataset, cache and online teacher {asked}, given are {given}."
+        )
+
+
+def _freeze(settings: Settings, cache: Cache | None) -> Frozen:
+    """The views of a run, and the statistics its losses use, whatever happens to the cache."""
+    if cache is not None:
+        return Frozen(check_views(cache, settings.views), cache.statistics)
+    return Frozen(settings.views or tuple(range(settings.epochs)), None)
+
+
+def _learner(settings: Settings, classes: int, count: int, device: torch.device) -> Learner:
+    """The student, made from torch's seeded generator and tried on the smallest batches."""
+    student = make_student(settings.student, classes, settings.student_weights)
+    with torch.random.fork_rng(devices=[]):
+        for size in sorted({size for _, size in settings.sizes}):
+            smallest = 1 if count % settings.batch_size == 1 or settings.batch_size == 1 else 2
+            try_student(student, settings.student, classes, size, smallest)
+    return Learner(settings, student, device, -(-count // settings.batch_size))
+
+
+def _validation(
+    settings: Settings, dataset: Dataset, portrait: Portrait, pixels: Pixels, device: torch.device
+) -> Validation | None:
+    if dataset.val is None:
+        return None
+    return Validation(
+        dataset.val,
+        portrait,
+        batch_size=VALIDATION_BATCH,
+        pixels=pixels,
+        device=device,
+        dtype=DTYPES[settings.precision],
+    )
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's generators seeded inside, and outside as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        searching = torch.backends.cudnn.benchmark
+        # Sizes repeat for whole epochs: trying out convolutions once pays.
+        torch.backends.cudnn.benchmark = device.type == "cuda" or searching
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = searching
