@@ -43,7 +43,7 @@ Loaded = tuple[Cut, Encoded]
 
 
 class Feed:
-    """The two inputs of one pipeline, which are asked in turn and stop together.
+    """The two inputs of one pipeline, which asks for them in any order and in step.
 
     A pipeline takes batches up to the size of its first. A larger one ends the feed and waits
     in ``larger`` for the next pipeline. ``under_way`` are the cuts whose pixels are not out yet.
@@ -53,31 +53,34 @@ class Feed:
         self.size = len(first[0])
         self.larger: Loaded | None = None
         self.under_way: deque[Cut] = deque()
-        self._first: Loaded | None = first
         self._rest = rest
+        self._encoded: deque[Encoded] = deque()
         self._numbers: deque[Numbers] = deque()
+        self._take(first)
 
     def encoded(self) -> Encoded:
         """The next batch's encoded images, or their paths."""
-        cut, data = self._next()
-        self.under_way.append(cut)
-        self._numbers.append((cut.anchor, cut.shape, cut.flip))
-        return data
+        if not self._encoded:
+            self._pull()
+        return self._encoded.popleft()
 
     def numbers(self) -> Numbers:
-        """The same batch's anchors, shapes and flips."""
+        """The next batch's anchors, shapes and flips."""
         if not self._numbers:
-            raise StopIteration
+            self._pull()
         return self._numbers.popleft()
 
-    def _next(self) -> Loaded:
-        if self._first is not None:
-            loaded, self._first = self._first, None
-            return loaded
+    def _pull(self) -> None:
         if self.larger is not None:
             raise StopIteration
         loaded = next(self._rest)
         if len(loaded[0]) > self.size:
             self.larger = loaded
             raise StopIteration
-        return loaded
+        self._take(loaded)
+
+    def _take(self, loaded: Loaded) -> None:
+        cut, encoded = loaded
+        self.under_way.append(cut)
+        self._encoded.append(encoded)
+        self._numbers.append((cut.anchor, cut.shape, cut.flip))

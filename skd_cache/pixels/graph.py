@@ -64,12 +64,13 @@ def build_pipeline(
         else:
             image = fn.decoders.image(data, **device)
         if kind == "eval":
-            image = fn.resize(image, size=shape, **resize)
+            image = fn.resize(image, size=fn.cast(shape, dtype=types.FLOAT), **resize)
             image = fn.slice(image, start=anchor, shape=(size, size), **pad)
         else:
             if kind == "beyond":
                 image = fn.slice(image, start=anchor, shape=shape, **pad)
-            image = fn.flip(fn.resize(image, size=(size, size), **resize), horizontal=flip)
+            image = fn.resize(image, size=(size, size), **resize)
+        image = fn.flip(image, horizontal=flip)
         pipeline.set_outputs(image)
     pipeline.build()
     return pipeline
