@@ -29,7 +29,7 @@ PARTIAL = ".partial"
 _STAGED = re.compile(r"(\.partial(#\d+)?|#\d+)$")
 _NO_SPACE = re.compile(r"os error (28|122|27)\b")  # ENOSPC, EDQUOT, EFBIG
 _READ_ONLY = re.compile(r"os error (30|13|1)\b")  # EROFS, EACCES, EPERM
-_PIECE = 1 << 20
+_PIECE = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Objects:
         """
         self.location = str(location)
         self.folder: Path | None = None
+        self._durable: set[Path] = set()
         if "://" in self.location and not self.location.startswith("file://"):
             try:
                 self.store: ObjectStore = from_url(self.location)
@@ -134,11 +135,12 @@ class Objects:
         Raises:
             FileNotFoundError: if there is no such object.
         """
-        digest, size = hashlib.sha256(), 0
+        digest = hashlib.sha256()
         with self._explained("read", name):
-            for piece in obstore.get(self.store, name).stream(min_chunk_size=_PIECE):
-                digest.update(piece)
-                size += len(piece)
+            size = int(obstore.head(self.store, name)["size"])
+            for start in range(0, size, _PIECE):
+                end = min(start + _PIECE, size)
+                digest.update(obstore.get_range(self.store, name, start=start, end=end))
         return Print(size, digest.hexdigest())
 
     def list(self, prefix: str = "") -> Iterator[Found]:
@@ -194,10 +196,15 @@ class Objects:
         except BaseException:
             (folder / partial).unlink(missing_ok=True)
             raise
-        for parent in (folder / name).parents:  # the new names must survive a power cut too
+        self._fsync_names(folder, (folder / name).parent)
+
+    def _fsync_names(self, folder: Path, parent: Path) -> None:
+        """Make a new name survive a power cut, and once, those of the folders above it."""
+        _fsync(parent)
+        while parent != folder and parent not in self._durable:
+            self._durable.add(parent)
+            parent = parent.parent
             _fsync(parent)
-            if parent == folder:
-                break
 
 
 def _fsync(path: Path) -> None:

@@ -1,10 +1,7 @@
 """Reads committed shards of a cache: each checked before its first use, a chunk decoded once."""
 
-import queue
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +16,16 @@ from skd_cache.batch import LogitBatch, Statistics
 from skd_cache.codec import Codec
 from skd_cache.errors import DataError, InputError
 from skd_cache.seed import positions_of, samples_at
+from skd_cache.store.ahead import read_ahead
 from skd_cache.store.commit import Commit
-from skd_cache.store.layout import NORM, PROBE, Grid, Unit, view_grids
+from skd_cache.store.layout import NORM, PROBE, THUMBNAIL, Grid, Unit, view_grids
 from skd_cache.store.objects import Objects
 from skd_cache.store.recipe import PROBE_EVERY, Recipe
 
 READ_AHEAD_CHUNKS = 2
 LOOKUP_CACHE_BYTES = 64 * 1024 * 1024
+KEPT_MARGINS = 32
+"""Shards whose norms and probes stay in memory, about 100 kB each."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Reader:
     statistics: Statistics
     _checked: set[Unit] = field(default_factory=set)
     _arrays: dict[tuple[int, str], tuple[Grid, "zarr.Array[Any]"]] = field(default_factory=dict)
+    _margins: "OrderedDict[Unit, tuple[Tensor, Tensor, int]]" = field(default_factory=OrderedDict)
     _kept: "OrderedDict[tuple[int, int], _Chunk]" = field(default_factory=OrderedDict)
     _kept_bytes: int = 0
 
@@ -102,7 +103,7 @@ class Reader:
         self._within(start, stop)
         waiting: list[_Chunk] = []
         have = 0
-        for chunk in _ahead(self._chunks(view, start, stop), ahead):
+        for chunk in read_ahead(self._chunks(view, start, stop), ahead):
             rest = chunk
             while have + len(rest.norm) >= batch_size:
                 cut = rest.start + batch_size - have
@@ -139,11 +140,14 @@ class Reader:
     def probes(self, view: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Positions ``[p]`` and thumbnails ``[p, 8, 8, 3]`` uint8 of ``[start, stop)``."""
         self._within(start, stop)
-        low, high = _probe_index(start), _probe_index(stop)
-        per_shard = self.recipe.shard // PROBE_EVERY
-        for shard in range(low // per_shard, -(-high // per_shard)):
-            self._check(Unit(view, shard))
-        return _probe_positions(start, stop), self._load(view, PROBE, low, high)
+        pieces = []
+        for shard in range(start // self.recipe.shard, -(-stop // self.recipe.shard)):
+            _, probes, first = self._margin(Unit(view, shard))
+            low, high = max(start, first), min(stop, first + self.recipe.shard)
+            skip = _probe_index(first)
+            pieces.append(probes[_probe_index(low) - skip : _probe_index(high) - skip])
+        empty = torch.empty(0, *THUMBNAIL, dtype=torch.uint8)
+        return _probe_positions(start, stop), torch.cat([empty, *pieces])
 
     def _within(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.recipe.dataset.samples:
@@ -173,15 +177,28 @@ class Reader:
 
     def _chunk(self, view: int, begin: int) -> _Chunk:
         """Read and decode the chunk that begins at a position."""
-        unit = Unit(view, begin // self.recipe.shard)
-        self._check(unit)
+        norm, probes, first = self._margin(Unit(view, begin // self.recipe.shard))
         end = min(begin + self.recipe.chunk, self.recipe.dataset.samples)
-        norm = self._load(view, NORM, begin, end)
+        code = {name: self._load(view, name, begin, end) for name in self.codec.arrays}
+        skip = _probe_index(first)
+        probes = probes[_probe_index(begin) - skip : _probe_index(end) - skip]
+        return _Chunk(begin, norm[begin - first : end - first], code, probes)
+
+    def _margin(self, unit: Unit) -> tuple[Tensor, Tensor, int]:
+        """Norms and probes of a checked shard, and its first position: small, read whole, kept."""
+        if kept := self._margins.get(unit):
+            return kept
+        self._check(unit)
+        begin = unit.shard * self.recipe.shard
+        end = min(begin + self.recipe.shard, self.recipe.dataset.samples)
+        norm = self._load(unit.view, NORM, begin, end)
         if len(bad := torch.nonzero(~torch.isfinite(norm))):
             self._damaged(unit, begin + int(bad[0]), "has a norm that is not a number")
-        code = {name: self._load(view, name, begin, end) for name in self.codec.arrays}
-        probes = self._load(view, PROBE, _probe_index(begin), _probe_index(end))
-        return _Chunk(begin, norm, code, probes)
+        probes = self._load(unit.view, PROBE, _probe_index(begin), _probe_index(end))
+        margin = self._margins[unit] = norm, probes, begin
+        while len(self._margins) > KEPT_MARGINS:
+            self._margins.popitem(last=False)
+        return margin
 
     def _load(self, view: int, name: str, begin: int, end: int) -> Tensor:
         """One array's rows, first axis first; ``begin`` and ``end`` count along its axis."""
@@ -240,12 +257,14 @@ class Reader:
 
     def _rows(self, view: int, parts: list[_Chunk]) -> Rows:
         """One batch out of neighbouring pieces."""
-        norm = _join([part.norm for part in parts])
+        # Norms and probes share memory with what is kept: a caller's in-place change must not.
+        norm = torch.cat([part.norm for part in parts])
+        probes = torch.cat([part.probes for part in parts])
         code = {name: _join([part.code[name] for part in parts]) for name in self.codec.arrays}
         start = parts[0].start
         teacher = LogitBatch(norm, code, self.codec, self.statistics)
         positions = _probe_positions(start, start + len(norm))
-        return Rows(view, start, teacher, positions, _join([part.probes for part in parts]))
+        return Rows(view, start, teacher, positions, probes)
 
 
 def check_unit(objects: Objects, recipe: Recipe, commit: Commit, *, full: bool) -> Iterator[str]:
@@ -272,36 +291,3 @@ def _probe_positions(start: int, stop: int) -> Tensor:
 
 def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _ahead(chunks: Iterator[_Chunk], depth: int) -> Iterator[_Chunk]:
-    """The same chunks, at most ``depth`` of them read before they are asked for."""
-    ready: queue.Queue[_Chunk | BaseException | None] = queue.Queue(maxsize=max(depth - 1, 1))
-    stop = threading.Event()
-
-    def offer(item: _Chunk | BaseException | None) -> None:
-        while not stop.is_set():
-            with suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            for chunk in chunks:
-                offer(chunk)
-                if stop.is_set():
-                    return
-            offer(None)
-        except BaseException as error:
-            offer(error)
-
-    thread = threading.Thread(target=work, name="skd-cache-read-ahead", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
