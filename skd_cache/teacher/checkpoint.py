@@ -46,14 +46,19 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], classes: int, sourc
     counts = {_rows(state[name]) for name in misfits if _rows(own[name]) == classes}
     if len(counts) == 1 and all(_rows(own[name]) == classes for name in misfits):
         raise InputError(f"{source} are for {counts.pop()} classes; the dataset has {classes}.")
-    problems = [f"'{n}' is {_shape(state[n])} where {_shape(own[n])} is needed" for n in misfits]
-    if not problems:
+    if misfits:
+        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    else:
         missing, unexpected = model.load_state_dict(state, strict=False)
-        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-        problems = [f"'{name}' is missing" for name in missing[:1]]
-        problems += [f"'{name}' is not in the network" for name in unexpected[:1]]
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    problems = [f"'{name}' is missing" for name in missing[:1]]
+    problems += [f"'{name}' is not in the network" for name in unexpected[:1]]
+    problems += [
+        f"'{name}' is {_shape(state[name])} where {_shape(own[name])} is needed"
+        for name in misfits[:1]
+    ]
     if problems:
-        raise InputError(f"{source} do not fit the network: {' and '.join(problems[:2])}.")
+        raise InputError(f"{source} do not fit the network: {', '.join(problems)}.")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
