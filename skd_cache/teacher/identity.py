@@ -23,7 +23,7 @@ def weights_digest(model: nn.Module) -> str:
         dtype = str(value.dtype).removeprefix("torch.")
         head = json.dumps([name, dtype, list(value.shape)], separators=(",", ":"))
         digest.update(f"{head}\n".encode())
-        digest.update(_little_endian(value).numpy())
+        digest.update(_little_endian(value).numpy().tobytes())
     return digest.hexdigest()
 
 
