@@ -26,14 +26,16 @@ from skd_cache.store.recipe import Recipe
 class Cache:
     """One cache: the logits of one teacher over one dataset, a view after another."""
 
-    def __init__(self, location: str | Path, *, fault: writer.Fault | None = None) -> None:
-        """Open the cache at a folder or URL; ``fault`` is called around every put (for tests).
+    def __init__(
+        self, location: str | Path | Objects, *, fault: writer.Fault | None = None
+    ) -> None:
+        """Open the cache at a location; ``fault`` is called around every put (for tests).
 
         Raises:
             InputError: if there is no completely created cache.
             DataError: if its recipe, metadata or commits are damaged.
         """
-        self._objects = Objects(location)
+        self._objects = location if isinstance(location, Objects) else Objects(location)
         self._fault = fault or writer.fault_from_environment()
         self._held: Held | None = None
         self.recipe: Recipe = side.read_recipe(self._objects)
@@ -257,8 +259,8 @@ class Cache:
         return side.read_array(self._objects, self.recipe, self._side, name)
 
 
-def open_cache(location: str | Path) -> Cache:
-    """Open the cache at a folder or URL.
+def open_cache(location: str | Path | Objects) -> Cache:
+    """Open the cache at a folder or URL, or in an object store opened elsewhere.
 
     Raises:
         InputError: if there is none, or it was never completely created.
@@ -268,7 +270,7 @@ def open_cache(location: str | Path) -> Cache:
 
 
 def create_cache(
-    location: str | Path,
+    location: str | Path | Objects,
     recipe: Recipe,
     *,
     labels: NDArray[np.int32],
@@ -293,12 +295,13 @@ def create_cache(
         InputError: if the location cannot be written, or was created from other labels, contents
             or last layer.
     """
-    objects = Objects(location, create=True)
+    objects = location if isinstance(location, Objects) else Objects(location, create=True)
     if objects.leaf != recipe.cache_id:
-        raise InputError(f"the last part of {location} must be the cache's name, {recipe.cache_id}")
+        message = f"the last part of {objects.location} must be the cache's name, {recipe.cache_id}"
+        raise InputError(message)
     arrays: dict[str, NDArray[Any]] = {"label": labels, "content": contents}
     if class_weight is not None:
         arrays["class_weight"] = class_weight
     fault = fault or writer.fault_from_environment()
     side.create(objects, recipe, arrays, provenance, fault)
-    return Cache(location, fault=fault)
+    return Cache(objects, fault=fault)

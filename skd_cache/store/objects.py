@@ -57,8 +57,16 @@ def fingerprint(data: bytes | memoryview) -> Print:
 class Objects:
     """Everything under one location: a folder, or an obstore URL such as ``s3://bucket/path``."""
 
-    def __init__(self, location: str | Path, *, create: bool = False) -> None:
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        create: bool = False,
+        store: "ObjectStore | None" = None,
+    ) -> None:
         """Look at a location; ``create`` makes a missing local folder.
+
+        With ``store``, an obstore object store opened elsewhere, ``location`` only names it.
 
         Raises:
             InputError: if the location is neither a folder nor a URL obstore knows.
@@ -66,9 +74,13 @@ class Objects:
         self.location = str(location)
         self.folder: Path | None = None
         self._durable: set[Path] = set()
+        self.store: ObjectStore
+        if store is not None:
+            self.store = store
+            return
         if "://" in self.location and not self.location.startswith("file://"):
             try:
-                self.store: ObjectStore = from_url(self.location)
+                self.store = from_url(self.location)
             except (BaseError, OSError, ValueError) as error:
                 reason = str(error).split("\n", 1)[0]
                 raise InputError(f"cannot use {self.location}: {reason}") from error

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from obstore.store import MemoryStore
 from small_cache import (
     create,
     fill,
@@ -20,6 +21,7 @@ from skd_cache.batch import Statistics
 from skd_cache.codec import parse_codec
 from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.store import Unit, create_cache, open_cache
+from skd_cache.store.objects import Objects
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,19 @@ def test_provenance_is_part_of_no_digest(cache, tmp_path):
     fill(third)
     assert third.provenance == told
     assert third.digest(0) == cache.digest(0)
+
+
+def test_an_object_store_holds_the_same_bytes_as_a_disk(cache):
+    recipe = cache.recipe
+    objects = Objects(f"memory:///{recipe.cache_id}", store=MemoryStore())
+    remote = create_cache(objects, recipe, provenance={}, **side_arrays(recipe))
+    fill(remote)
+    again = open_cache(objects)
+    assert again.digest(0) == cache.digest(0)
+    assert list(again.verify(full=True)) == []
+    assert torch.equal(
+        again.read(0, 0, 300).teacher.logits(), cache.read(0, 0, 300).teacher.logits()
+    )
 
 
 def test_a_unit_is_written_once_and_under_a_claim(tmp_path):
