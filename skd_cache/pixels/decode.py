@@ -1,16 +1,14 @@
 """An encoded image of any kind to upright RGB, through PIL."""
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.Image import Transpose
 
+from skd_cache.dataset.header import open_image, orientation
 from skd_cache.dataset.images import ImageSet
 from skd_cache.errors import InputError
 
-ORIENTATION = 0x0112  # the EXIF tag
 # What brings an image stored with that orientation upright (Exif 2.3, section 4.6.4).
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -42,9 +40,9 @@ def decode_rgb(encoded: NDArray[np.uint8]) -> Image.Image:
     16-bit grey keeps its upper byte, as PIL itself does for 16-bit colour (its own conversion
     of 16-bit grey clips everything over 255 to white). Raises whatever PIL does.
     """
-    with Image.open(io.BytesIO(encoded.data)) as image:
+    with open_image(encoded) as image:
         image.load()  # TIFF turns itself upright here, and forgets its orientation
-        turn = UPRIGHT.get(_orientation(image))
+        turn = UPRIGHT.get(orientation(image))
         if image.mode.startswith("I"):
             grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
             rgb = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
@@ -66,10 +64,3 @@ def undecodable(images: ImageSet, sample: int, reason: str) -> InputError:
         f"an image of {images.name} cannot be decoded: {images.describe(sample)} ({reason}). "
         f"`skd-cache index {dataset} --check` lists every bad file"
     )
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block says nothing, and the pixels are fine without it
-        return 1

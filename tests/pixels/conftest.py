@@ -1,6 +1,7 @@
 import importlib.util
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from skd_cache.dataset.header import Header, read_header
 from skd_cache.dataset.images import ImageSet, image_set
 from skd_cache.dataset.table import Table, join_names
 from skd_cache.pixels import Backend, Request
@@ -41,7 +43,7 @@ def photographs() -> list[Image.Image]:
 def folder(tmp_path: Path) -> Folder:
     """Writes encoded images into a folder and opens it as an image set."""
 
-    def build(files: dict[str, bytes], fallback: Iterable[str] = ()) -> ImageSet:
+    def build(files: dict[str, bytes], fallback: Iterable[str] | None = None) -> ImageSet:
         root = tmp_path / "images"
         root.mkdir()
         for name, encoded in files.items():
@@ -56,7 +58,7 @@ def folder(tmp_path: Path) -> Folder:
 def packed(tmp_path: Path) -> Folder:
     """Writes encoded images end to end into one file and opens that as an image set."""
 
-    def build(files: dict[str, bytes], fallback: Iterable[str] = ()) -> ImageSet:
+    def build(files: dict[str, bytes], fallback: Iterable[str] | None = None) -> ImageSet:
         file = tmp_path / "packed.bin"
         file.write_bytes(b"".join(files.values()))
         offsets = np.cumsum([0, *(len(encoded) for encoded in files.values())])
@@ -66,29 +68,32 @@ def packed(tmp_path: Path) -> Folder:
     return build
 
 
-def table(files: dict[str, bytes], fallback: Iterable[str]) -> Table:
-    sizes = [upright_size(encoded) for encoded in files.values()]
+def table(files: dict[str, bytes], fallback: Iterable[str] | None) -> Table:
+    headers = [header(encoded) for encoded in files.values()]
+    if fallback is not None:
+        headers = [
+            replace(header, fallback=name in set(fallback))
+            for name, header in zip(files, headers, strict=True)
+        ]
     paths, path_offsets = join_names([name.encode() for name in files])
     return Table(
         labels=np.zeros(len(files), np.int32),
-        heights=np.array([height for height, _ in sizes], np.int32),
-        widths=np.array([width for _, width in sizes], np.int32),
+        heights=np.array([header.height for header in headers], np.int32),
+        widths=np.array([header.width for header in headers], np.int32),
         lengths=np.array([len(encoded) for encoded in files.values()], np.int64),
         contents=np.zeros(len(files), np.uint64),
-        fallback=np.array([name in set(fallback) for name in files], np.bool_),
+        fallback=np.array([header.fallback for header in headers], np.bool_),
         paths=paths,
         path_offsets=path_offsets,
     )
 
 
-def upright_size(encoded: bytes) -> tuple[int, int]:
-    """Height and width after EXIF orientation; 64 x 64 for what is no image at all."""
+def header(encoded: bytes) -> Header:
+    """What an index says of an image, and of what was one when it was indexed."""
     try:
-        image = Image.open(io.BytesIO(encoded))
-    except OSError:
-        return 64, 64
-    sideways = image.getexif().get(0x0112, 1) >= 5
-    return (image.width, image.height) if sideways else (image.height, image.width)
+        return read_header(encoded)
+    except (OSError, ValueError):
+        return Header(64, 64, fallback=False)
 
 
 def request(

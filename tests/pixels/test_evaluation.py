@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import Folder, encode
 from PIL import Image
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from skd_cache.pixels import open_backend
 from skd_cache.pixels.evaluation import centred_anchors, resized_shapes
@@ -18,9 +18,9 @@ def torchvisions(image: Image.Image, resize: int, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("resize", [32, 110, 235, 256])
 def test_shapes_and_anchors_are_torchvisions(resize: int) -> None:
-    sizes = np.random.default_rng(resize).integers(20, 700, (300, 2)).astype(np.int32)
+    sizes = np.random.default_rng(resize).integers(20, 700, (200, 2)).astype(np.int32)
     shapes = resized_shapes(sizes[:, 0], sizes[:, 1], resize)
-    resized = v2.Resize(resize)
+    resized = v2.Resize(resize, InterpolationMode.NEAREST)  # the shape is the same, sooner
     for (height, width), shape in zip(sizes, shapes, strict=True):
         assert tuple(resized(torch.zeros(1, height, width)).shape[1:]) == tuple(shape)
     for size in (resize - 9, resize - 32, resize):
