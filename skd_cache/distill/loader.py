@@ -5,7 +5,7 @@ Shape legend: B batch, S side in pixels, C classes.
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from skd_cache.batch import LogitBatch, Statistics
 from skd_cache.distill.online import Look, look_online
-from skd_cache.distill.probing import ProbeWatch
-from skd_cache.distill.views import Bounds, Pixels, Seat, Views, batch_bounds
-from skd_cache.pixels import Backend, Request, tolerance
+from skd_cache.distill.probing import ProbeWatch, comparable
+from skd_cache.distill.views import Pixels, Seat, Views, batch_bounds, probe_positions
+from skd_cache.pixels import Backend, tolerance
 from skd_cache.store import Cache, Rows
 
 Item = TypeVar("Item")
@@ -96,14 +96,16 @@ class Loader:
         if cache is None:
             return
         self._codec, self._statistics = cache.codec, statistics or cache.statistics
-        built = cache.recipe.pixels.backend, cache.recipe.pixels.decoder, cache.recipe.teacher.size
-        allowed = tolerance((self._backend.name, pixels.decoder, size), built)
+        recipe, built = cache.recipe, cache.recipe.teacher.size
+        self._teacher_backend = self._probe_backend = self._backend
+        if size != built and look is not None:
+            self._teacher_backend = pixels.open(views.images, views.policy, built)
+        probed = size
+        if not comparable(size, built):  # then what has a thumbnail is made again as it was built
+            probed, self._probe_backend = built, pixels.open(views.images, views.policy, built)
+        ours = self._backend.name, pixels.decoder, probed
+        allowed = tolerance(ours, (recipe.pixels.backend, recipe.pixels.decoder, built))
         self._watch = ProbeWatch(allowed, views.images.describe)
-        self._teacher_backend: Backend | None = None
-        if look is not None and size != cache.recipe.teacher.size:
-            self._teacher_backend = pixels.open(
-                views.images, views.policy, cache.recipe.teacher.size
-            )
 
     @property
     def fallbacks(self) -> int:
@@ -121,61 +123,78 @@ class Loader:
         wholes = batch_bounds(count, self._batch_size, first_batch)
         if not wholes:
             return
-        seen = self._backend.stream(self._requests(view, wholes))
-        with closing(self._timed(_for_images, seen)) as pixels:
+        parts = [self._seat.part(*whole) for whole in wholes]
+        with ExitStack() as streams:
+            enter = streams.enter_context
+            pixels = enter(self._seen(self._backend, view, (np.arange(*part) for part in parts)))
+            batches = (
+                self._batch(view, *part, images) for part, images in zip(parts, pixels, strict=True)
+            )
             if self._cache is None:
-                for whole, images in zip(wholes, pixels, strict=True):
-                    yield self._batch(view, whole, images)
+                yield from batches
                 return
             stored = self._cache.stream(view, wholes[0][0], count, self._batch_size)
-            with closing(self._timed(_for_logits, stored)) as rows:
-                batches = self._joined(view, wholes, pixels, rows)
-                if self._look is not None:
-                    batches = self._asked(self._look, view, wholes, batches)
-                yield from batches
+            rows = enter(self._timed(_for_logits, stored))
+            probed = filter(len, (probe_positions(*part) for part in parts))
+            probes = None
+            if self._probe_backend is not self._backend:
+                probes = enter(self._seen(self._probe_backend, view, probed))
+            joined = self._joined(batches, rows, probes)
+            if self._look is None:
+                yield from joined
+            else:
+                asked = self._seen(self._teacher_backend, view, (np.arange(*p) for p in parts))
+                yield from self._asked(self._look, joined, enter(asked))
             self._watch.settle()
 
     def _joined(
-        self, view: int, wholes: Bounds, pixels: Iterator[Tensor], rows: Iterator[Rows]
+        self, batches: Iterator[Batch], rows: Iterator[Rows], probes: Iterator[Tensor] | None
     ) -> Iterator[Batch]:
-        """Pixels and stored logits in step, the ones checked against the others' thumbnails."""
-        for whole, images, row in zip(wholes, pixels, rows, strict=True):
-            start, stop = self._seat.part(*whole)
-            teacher = cut(row.teacher, start - row.start, stop - row.start)
-            teacher = replace(teacher, statistics=self._statistics)
-            batch = replace(self._batch(view, whole, images), teacher=teacher)
-            ours = (row.probe_positions >= start) & (row.probe_positions < stop)
-            places = row.probe_positions[ours] - start  # rows of this batch that have a thumbnail
-            seen = images[places.to(images.device)]
-            self._watch.see(seen, row.probes[ours], batch.samples[places.numpy()], view)
-            yield batch
+        """Batches with what the teacher said, their pixels checked against its thumbnails."""
+        for batch, row in zip(batches, rows, strict=True):
+            start, stop = batch.start - row.start, batch.start - row.start + len(batch)
+            teacher = replace(cut(row.teacher, start, stop), statistics=self._statistics)
+            positions = probe_positions(batch.start, batch.start + len(batch))
+            if len(positions):
+                places = torch.from_numpy(positions) - batch.start
+                seen = (
+                    batch.images[places.to(batch.images.device)] if probes is None else next(probes)
+                )
+                stored = row.probes[torch.isin(row.probe_positions, torch.from_numpy(positions))]
+                self._watch.see(seen, stored, batch.samples[places.numpy()], batch.view)
+            yield replace(batch, teacher=teacher)
 
     def _asked(
-        self, look: Look, view: int, wholes: Bounds, batches: Iterator[Batch]
+        self, look: Look, batches: Iterator[Batch], seen: Iterator[Tensor]
     ) -> Iterator[Batch]:
         """The same batches with what the teacher says now in place of what it said."""
-        seen: Iterator[Tensor] | None = None
-        if self._teacher_backend is not None:  # the student's pixels are of another size
-            requests = self._requests(view, wholes)
-            seen = self._timed(_for_images, self._teacher_backend.stream(requests))
         for batch in batches:
-            images = batch.images if seen is None else next(seen)
+            same = self._teacher_backend is self._backend
+            images = batch.images if same else next(seen)
             teacher = look_online(look, images, self._codec, self._statistics)
             yield replace(batch, teacher=teacher)
 
-    def _requests(self, view: int, wholes: Bounds) -> Iterator[Request]:
-        return (self._views.request(view, *self._seat.part(*whole)) for whole in wholes)
+    def _seen(
+        self, backend: Backend, view: int, positions: Iterable[NDArray[np.int64]]
+    ) -> "closing[Generator[Tensor, None, None]]":
+        """Pixels of positions of a view, batch by batch; a context that closes their stream."""
+        requests = (self._views.request(view, some) for some in positions)
+        return self._timed(_for_images, backend.stream(requests))
 
-    def _batch(self, view: int, whole: tuple[int, int], images: Tensor) -> Batch:
-        start, stop = self._seat.part(*whole)
-        samples = self._views.samples(view, start, stop)
+    def _batch(self, view: int, start: int, stop: int, images: Tensor) -> Batch:
+        samples = self._views.samples(view, np.arange(start, stop))
         labels = torch.from_numpy(self._views.images.labels[samples].astype(np.int64))
         return Batch(images, labels, None, samples, view, start)
 
     def _timed(
         self, waited: Callable[[float], Waits], items: Iterable[Item]
-    ) -> Generator[Item, None, None]:
+    ) -> "closing[Generator[Item, None, None]]":
         """The same items; the time until each is there is put down as a wait."""
+        return closing(self._waiting(waited, items))
+
+    def _waiting(
+        self, waited: Callable[[float], Waits], items: Iterable[Item]
+    ) -> Generator[Item, None, None]:
         source = iter(items)
         while True:
             began = time.perf_counter()

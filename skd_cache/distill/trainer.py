@@ -120,11 +120,9 @@ class Trainer:
     def _after_step(self, epoch: int, loss: torch.Tensor) -> None:
         """Note, keep or stop, as the step has it."""
         step, settings = self._progress.step, self._settings
-        if self._stop:
-            self._save()
-            self._give_up(epoch)
         if step % settings.log_every == 0:
             self._note_step(epoch, loss)
+        self._heed(epoch)
         if step % settings.checkpoint_every == 0:
             self._save()
 
@@ -162,12 +160,10 @@ class Trainer:
         self._save()
 
     def _heed(self, epoch: int) -> None:
-        """Stop in the middle of a validation, which the resumed run does again."""
-        if self._stop:
-            self._save()
-            self._give_up(epoch)
-
-    def _give_up(self, epoch: int) -> None:
+        """Save and stop, if that was asked; a validation under way is done again later."""
+        if not self._stop:
+            return
+        self._save()
         by = "Ctrl-C" if self._stop.by is not None and self._stop.by.name == "SIGINT" else "SIGTERM"
         raise StoppedError(
             f"stopped by {by} in epoch {epoch + 1} after step {self._progress.step:,}, all of it "

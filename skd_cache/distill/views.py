@@ -10,6 +10,7 @@ from skd_cache.dataset.images import ImageSet
 from skd_cache.pixels import Backend, Request, open_backend
 from skd_cache.replay import Policy, draw_params
 from skd_cache.seed import samples_at
+from skd_cache.store.recipe import PROBE_EVERY
 
 Bounds = Sequence[tuple[int, int]]
 """First position and one past the last of consecutive batches."""
@@ -24,14 +25,14 @@ class Views:
     seed: int
     views_per_decode: int = 1
 
-    def samples(self, view: int, start: int, stop: int) -> NDArray[np.int64]:
-        """The samples at positions ``[start, stop)`` of a view."""
+    def samples(self, view: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at these positions of a view."""
         group = view // self.views_per_decode
-        return samples_at(self.seed, group, np.arange(start, stop), len(self.images))
+        return samples_at(self.seed, group, positions, len(self.images))
 
-    def request(self, view: int, start: int, stop: int) -> Request:
-        """What is wanted at positions ``[start, stop)`` of a view."""
-        samples = self.samples(view, start, stop)
+    def request(self, view: int, positions: NDArray[np.int64]) -> Request:
+        """What is wanted at these positions of a view."""
+        samples = self.samples(view, positions)
         heights, widths = self.images.heights[samples], self.images.widths[samples]
         return Request(samples, draw_params(self.policy, self.seed, view, samples, heights, widths))
 
@@ -76,3 +77,9 @@ def batch_bounds(count: int, batch_size: int, first_batch: int = 0) -> Bounds:
     """Where the batches of ``count`` positions lie from ``first_batch`` on; the last is short."""
     starts = range(first_batch * batch_size, count, batch_size)
     return [(start, min(start + batch_size, count)) for start in starts]
+
+
+def probe_positions(start: int, stop: int) -> NDArray[np.int64]:
+    """The positions in ``[start, stop)`` of which a cache keeps thumbnails."""
+    first = -(-start // PROBE_EVERY)
+    return np.arange(first * PROBE_EVERY, stop, PROBE_EVERY)
