@@ -10,10 +10,11 @@ from skd_cache.dataset.dataset import Dataset
 from skd_cache.store import Cache
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _two_threads():
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Layers this small only wait for each other's threads, long on a busy machine."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 

@@ -15,7 +15,7 @@ from skd_cache.store import open_cache
 
 def main(location: str, out: str, loss: str = "kd:temperature=2") -> None:
     sys.modules["skd_cache.teacher"] = None  # importing it is an error from here on
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     dataset, cache = make_dataset(), open_cache(location)
     settings = make_settings(dataset, cache, student="tiny_students:mortal", losses=(loss,))
     distill(settings, dataset, Path(out), cache=cache)
