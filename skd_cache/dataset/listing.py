@@ -1,6 +1,7 @@
 """Which images lie in a folder of class folders right now."""
 
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -138,9 +139,11 @@ def _walk(folder: bytes, relative: bytes) -> Iterator[tuple[bytes, int, int]]:
             elif _is_image(entry.name):
                 try:
                     seen = entry.stat()
-                    yield path, seen.st_size, seen.st_mtime_ns
                 except OSError:  # a dangling link: reading it will say so by name
                     yield path, GONE, GONE
+                    continue
+                if stat.S_ISREG(seen.st_mode):
+                    yield path, seen.st_size, seen.st_mtime_ns
 
 
 def _is_image(name: bytes) -> bool:

@@ -128,6 +128,7 @@ class MappedFile:
         """The one-dimensional dataset ``name``, mapped. ``length`` is checked when given."""
         where = self.h5
         for part in name.split("/"):
+            self.require(isinstance(where, h5py.Group), f"{name} is missing")
             # An external or soft link could lead to another file.
             hard = isinstance(where.get(part, getlink=True), h5py.HardLink)
             self.require(hard, f"{name} is missing")
@@ -164,7 +165,12 @@ def mapping(file: Path) -> Iterator[MappedFile]:
     except OSError as error:
         raise InputError(f"{file} is not a readable HDF5 file: {error}") from error
     with h5:
-        yield MappedFile(file, h5, np.asarray(np.memmap(file, np.uint8, "r")))
+        source = MappedFile(file, h5, np.asarray(np.memmap(file, np.uint8, "r")))
+        try:
+            yield source
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            # What h5py raises over damaged or unheard-of structures.
+            raise source.fail(str(error)) from error
 
 
 def read_classes(source: MappedFile) -> tuple[str, ...]:
