@@ -102,7 +102,7 @@ def download(folder: Path, looked: list[Path]) -> None:
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"Fashion-MNIST is not in {', '.join(map(str, looked))} and its download failed "
-            f"({error}): give the folder of its four idx files with --data, or install Debian's "
+            f"({' '.join(str(error).split())}): give the folder of its four idx files with --data, or install Debian's "
             "dataset-fashion-mnist"
         ) from error
 
