@@ -100,9 +100,10 @@ def download(folder: Path, looked: list[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         FashionMNIST(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
             f"Fashion-MNIST is not in {', '.join(map(str, looked))} and its download failed "
-            f"({' '.join(str(error).split())}): give the folder of its four idx files with --data, or install Debian's "
+            f"({reason}): give the folder of its four idx files with --data, or install Debian's "
             "dataset-fashion-mnist"
         ) from error
 

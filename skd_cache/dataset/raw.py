@@ -44,7 +44,8 @@ def open_raw(
     if not file.exists():
         classes, splits = read()
         encoded = {split: encode(raw) for split, raw in splits.items()}
-        write_packed(file, kind=name, classes=classes, splits=encoded)
+        if not file.exists():  # another process may have made it meanwhile
+            write_packed(file, kind=name, classes=classes, splits=encoded)
     return open_packed(file, name).splits
 
 
