@@ -28,8 +28,8 @@ MEAN, STD = 0.2860, 0.3530
 
 def read_split(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     """Images ``[N, 1, 28, 28]`` uint8 and labels ``[N]`` int64 of one split."""
-    pixels = gzip.open(folder / f"{split}-images-idx3-ubyte.gz").read()
-    labels = gzip.open(folder / f"{split}-labels-idx1-ubyte.gz").read()
+    pixels = gzip.decompress((folder / f"{split}-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((folder / f"{split}-labels-idx1-ubyte.gz").read_bytes())
     images = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 1, 28, 28)
     return torch.tensor(images), torch.tensor(np.frombuffer(labels, np.uint8, offset=8)).long()
 
@@ -98,7 +98,7 @@ def main(folder: Path, out: Path) -> None:
             seconds = time.monotonic() - began
             print(f"epoch {epoch}/{epochs} {size}px top-1 {top1:.4f} {seconds:.0f} s", flush=True)
             tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-            save_file(tensors, out)
+            save_file(tensors, out, {"dataset": "fashion-mnist", "top1": f"{100 * top1:.2f}"})
 
 
 if __name__ == "__main__":

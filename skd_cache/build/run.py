@@ -1,0 +1,114 @@
+"""Compute units: pixels to logits to codes, one commit each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skd_cache.batch import Judgement, Statistics, judge
+from skd_cache.build.unit import work_of
+from skd_cache.codec import Codec, Encoded, NotFiniteError
+from skd_cache.dataset.images import ImageSet
+from skd_cache.errors import DataError
+from skd_cache.pixels import Backend, Request, thumbnails
+from skd_cache.progress import Bar
+from skd_cache.replay import digest
+from skd_cache.store import Cache, Unit
+from skd_cache.store.recipe import PROBE_EVERY
+
+
+def build_units(
+    cache: Cache,
+    units: Sequence[Unit],
+    images: ImageSet,
+    backend: Backend,
+    logits_of: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    bar: Bar,
+) -> None:
+    """Compute these units and commit them, one after the other.
+
+    Pixels are drawn ahead across units, so the teacher does not wait while a unit is written.
+
+    Args:
+        cache: where they are committed.
+        units: which view and shard each.
+        images: the dataset the cache is of.
+        backend: its pixels at the teacher's size.
+        logits_of: the teacher: uint8 ``[B, S, S, 3]`` to float32 ``[B, C]``.
+        batch_size: divides the recipe's shard size, so that no batch spans two units.
+        bar: told of every image.
+
+    Raises:
+        DataError: the teacher gave a NaN or an infinity; the message names the sample.
+        InputError: an image cannot be decoded; what was committed stays.
+    """
+
+    def requests() -> Iterator[Request]:
+        for unit in units:
+            yield from work_of(unit, cache.recipe, images).requests(batch_size)
+
+    pixels = backend.stream(requests())
+    for unit in units:
+        work = work_of(unit, cache.recipe, images)
+        rows = _Rows()
+        for request in work.requests(batch_size):
+            batch = next(pixels)  # [B, S, S, 3]
+            rows.probes.append(_probes(batch, first=rows.count))
+            logits = logits_of(batch).cpu().numpy()  # [B, C]
+            _encode(cache.codec, logits, request, images, unit, rows)
+            bar.advance(len(logits))
+        encoded, probe, statistics = rows.joined()
+        cache.write_unit(unit, encoded.norm, encoded.code, probe, digest(work.params), statistics)
+
+
+@dataclass
+class _Rows:
+    """The rows of a unit as they come, batch by batch."""
+
+    count: int = 0
+    encoded: list[Encoded] = field(default_factory=list)
+    probes: list[NDArray[np.uint8]] = field(default_factory=list)
+    judgements: list[Judgement] = field(default_factory=list)
+
+    def joined(self) -> tuple[Encoded, NDArray[np.uint8], Statistics]:
+        """The unit's codes, its thumbnails, and the statistics of the whole of it."""
+        names = self.encoded[0].code
+        norm = np.concatenate([batch.norm for batch in self.encoded])
+        code = {name: np.concatenate([b.code[name] for b in self.encoded]) for name in names}
+        judgement = Judgement(
+            hit=np.concatenate([batch.hit for batch in self.judgements]),
+            top=np.concatenate([batch.top for batch in self.judgements]),
+            true=np.concatenate([batch.true for batch in self.judgements]),
+        )
+        probe = np.concatenate(self.probes)
+        return Encoded(norm, code), probe, Statistics.of(norm, judgement)
+
+
+def _probes(batch: Tensor, first: int) -> NDArray[np.uint8]:
+    """Thumbnails ``[P, 8, 8, 3]`` of the positions of a batch that are kept."""
+    kept = batch[-first % PROBE_EVERY :: PROBE_EVERY]
+    return thumbnails(kept).cpu().numpy()
+
+
+def _encode(
+    codec: Codec,
+    logits: NDArray[np.float32],
+    request: Request,
+    images: ImageSet,
+    unit: Unit,
+    rows: _Rows,
+) -> None:
+    try:
+        rows.encoded.append(codec.encode(logits))
+    except NotFiniteError as error:
+        sample = int(request.samples[error.row])
+        raise DataError(
+            f"the teacher's logits of sample {sample} ({images.describe(sample)}) in view "
+            f"{unit.view} {error.what}: check its weights, or use --precision float32"
+        ) from error
+    rows.judgements.append(judge(logits, images.labels[request.samples]))
+    rows.count += len(logits)

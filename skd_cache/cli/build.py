@@ -1,0 +1,298 @@
+"""``skd-cache build``: stage 1."""
+
+import math
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from torch import Tensor
+
+from skd_cache.build import Plan, build_units, make_plan
+from skd_cache.cli import options
+from skd_cache.codec import Codec, parse_codec
+from skd_cache.dataset.catalog import Dataset, open_dataset
+from skd_cache.errors import InputError, SkdCacheError
+from skd_cache.home import cache_home
+from skd_cache.pixels import Backend, open_backend
+from skd_cache.progress import track
+from skd_cache.replay import Policy, load_policy
+from skd_cache.store import Recipe, Unit, create_cache, list_caches, open_cache
+from skd_cache.teacher import Preflight, Teacher, load_teacher, preflight
+
+CHUNK = 1024
+PREFLIGHT_SAMPLES = 512
+
+
+@click.command(no_args_is_help=True)
+@click.option(
+    "--teacher",
+    required=True,
+    metavar="NAME",
+    help="A torchvision name, one of ours (wrn_16_2, resnet56, ...), timm/NAME, or "
+    "package.module:factory.",
+)
+@click.option(
+    "--teacher-weights",
+    metavar="FILE|NAME",
+    help="A safetensors or state_dict file, or a published name such as IMAGENET1K_V1. "
+    "[default: the published ones]",
+)
+@options.dataset_name(required=True)
+@options.data
+@click.option("--views", type=options.Views(), help="Which views. [default: the dataset's, 0:10]")
+@click.option("--policy", metavar="NAME|FILE", help="none, rrc-flip, pad-crop-flip, or a .toml.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
+@click.option("--size", type=click.IntRange(8, 8192), help="Pixels the teacher sees.")
+@click.option("--codec", default="int8", show_default=True, help="float32, float16 or int8.")
+@options.precision
+@options.pixels
+@options.decoder
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Images per teacher step; divides --shard.",
+)
+@click.option(
+    "--shard",
+    type=click.IntRange(64, 2**20),
+    default=16384,
+    show_default=True,
+    help="Samples per unit of work, which is what a kill can cost.",
+)
+@options.device
+@options.threads
+@click.option("--out", metavar="PATH|URL", help="Where <cache-id>/ is put. [default: cache home]")
+@click.option("--plan", "plan_only", is_flag=True, help="Say what would be done and stop.")
+def command(
+    teacher: str,
+    teacher_weights: str | None,
+    dataset: str,
+    data: Path | None,
+    views: range | None,
+    policy: str | None,
+    seed: int,
+    size: int | None,
+    codec: str,
+    precision: str,
+    pixels: str | None,
+    decoder: str,
+    batch_size: int,
+    shard: int,
+    device: str | None,
+    threads: int | None,
+    out: str | None,
+    plan_only: bool,
+) -> None:
+    """Run the teacher once over every seeded view of a dataset and store its logits.
+
+    The cache is named after all that determines its logits, so the same command on another
+    machine names the same cache. A build that was stopped goes on where it was: the same command
+    again computes only what no commit holds. Standard output is the cache's place, nothing else.
+
+    \b
+    Examples:
+      skd-cache build --teacher wrn_16_2 --dataset demo --views 4
+      skd-cache build --teacher resnet152 --teacher-weights IMAGENET1K_V1 \\
+          --dataset imagenet --data /data/imagenet --plan
+      skd-cache build --teacher timm/convnext_base --dataset my-images.h5 --views 0:30
+    """
+    threads = options.set_threads(threads)
+    device = options.resolve_device(device)
+    images = open_dataset(dataset, data)
+    if shard % batch_size:
+        raise InputError(f"--shard {shard} must be a multiple of --batch-size {batch_size}")
+    loaded = load_teacher(
+        teacher,
+        teacher_weights,
+        classes=len(images.train.classes),
+        size=size,
+        mean=images.defaults.mean,
+        std=images.defaults.std,
+        default_size=images.defaults.size,
+        precision=precision,
+        device=device,
+    )
+    drawn = load_policy(policy or images.defaults.policy)
+    rows = parse_codec(codec, loaded.classes)
+
+    def backend_of(part: Any) -> Backend:
+        return open_backend(
+            pixels, part, loaded.size, drawn, decoder=decoder, threads=threads, device=device
+        )
+
+    backend = backend_of(images.train)
+    recipe = _recipe(loaded, images, drawn, seed, backend.name, decoder, rows, shard)
+    asked = views or range(images.defaults.views)
+    plan = _plan(recipe, rows, out, asked)
+    _say(*plan.lines())
+    if plan.missing:
+        if not pixels and backend.name == "reference":
+            _say("pixels    torchvision: DALI is not installed (pip install 'skd-cache[cuda13]')")
+        _preflight(loaded, images, backend_of, plan, batch_size)
+        plan.require_disk()
+    if plan_only:
+        return
+    if plan.missing:
+        _build(plan, loaded, images, backend, batch_size, threads, teacher)
+    click.echo(plan.location)
+
+
+def _recipe(
+    teacher: Teacher,
+    dataset: Dataset,
+    policy: Policy,
+    seed: int,
+    pixels: str,
+    decoder: str,
+    codec: Codec,
+    shard: int,
+) -> Recipe:
+    """All that determines a logit, resolved."""
+    return Recipe.model_validate(
+        {
+            "teacher": {
+                "architecture": teacher.architecture,
+                "weights": teacher.weights,
+                "size": teacher.size,
+                "mean": list(teacher.mean),
+                "std": list(teacher.std),
+                "precision": teacher.precision,
+            },
+            "dataset": {
+                "fingerprint": dataset.train.fingerprint,
+                "samples": len(dataset.train),
+                "classes": teacher.classes,
+            },
+            "policy": policy.to_dict(),
+            "seed": seed,
+            "pixels": {"backend": pixels, "decoder": decoder},
+            "codec": codec.settings,
+            "shard": shard,
+            "chunk": math.gcd(CHUNK, shard),
+        }
+    )
+
+
+def _plan(recipe: Recipe, codec: Codec, out: str | None, views: range) -> Plan:
+    """What there is to do, from what is already there."""
+    home = (out or str(cache_home())).rstrip("/")
+    location = f"{home}/{recipe.cache_id}"
+    here = [] if "://" in home else list_caches(Path(home))
+    exists = any(path.name == recipe.cache_id for path in here)
+    every = [Unit(view, shard) for view in views for shard in range(recipe.shards)]
+    missing = open_cache(location).missing(views) if exists else every
+    kin = [path.name for path in here if path.name != recipe.cache_id and _kin(path) == recipe.kin]
+    return make_plan(recipe, codec, location, views=views, missing=missing, kin=kin)
+
+
+def _kin(path: Path) -> str | None:
+    try:
+        return open_cache(path).recipe.kin
+    except SkdCacheError:
+        return None  # a damaged neighbour is no reason not to build
+
+
+def _preflight(
+    teacher: Teacher,
+    dataset: Dataset,
+    backend_of: Any,
+    plan: Plan,
+    batch_size: int,
+) -> None:
+    """Look at the teacher before it looks at everything: is it what it should be, and how fast?"""
+    val = dataset.val
+    if val is None:
+        _say("preflight skipped: there is no validation set")
+        return
+    count = min(PREFLIGHT_SAMPLES, len(val))
+    samples = np.linspace(0, len(val) - 1, count).astype(np.int64)
+    batches = [samples[start : start + batch_size] for start in range(0, count, batch_size)]
+
+    def pixels() -> Iterator[tuple[Tensor, Any]]:
+        defaults = dataset.defaults
+        resize = teacher.resize or round(teacher.size * defaults.eval_resize / defaults.size)
+        for batch, images in zip(
+            batches, backend_of(val).stream_eval(batches, resize), strict=True
+        ):
+            yield images, val.labels[batch]
+
+    began = time.monotonic()
+    found: Preflight = preflight(teacher, pixels())
+    rate = count / (time.monotonic() - began)
+    _say(f"preflight {found}", f"estimate  {_duration(plan.rows / rate)} at {rate:,.0f} images/s")
+    if found.warning:
+        _say(f"warning: {found.warning}")
+
+
+def _build(
+    plan: Plan,
+    teacher: Teacher,
+    dataset: Dataset,
+    backend: Backend,
+    batch_size: int,
+    threads: int,
+    name: str,
+) -> None:
+    provenance = _provenance(name, dataset, batch_size, threads, backend)
+    cache = create_cache(
+        plan.location,
+        plan.recipe,
+        labels=dataset.train.labels,
+        contents=dataset.train.contents,
+        class_weight=teacher.class_weight,
+        provenance=provenance,
+    )
+    total = len(plan.views) * plan.recipe.dataset.samples
+    with cache.claim_builder(), track(total, "build", "images", total - plan.rows) as bar:
+        build_units(
+            cache,
+            cache.missing(plan.views),
+            dataset.train,
+            backend,
+            teacher.logits,
+            batch_size=batch_size,
+            bar=bar,
+        )
+    if backend.fallbacks:
+        _say(f"{backend.fallbacks:,} images went through PIL, which DALI refuses")
+
+
+def _provenance(
+    name: str, dataset: Dataset, batch_size: int, threads: int, backend: Backend
+) -> dict[str, Any]:
+    """What was used, for people to read; no digest depends on it."""
+    packages = ("skd-cache", "torch", "torchvision", "numpy", "pillow", "zarr")
+    versions = {package: version(package) for package in packages}
+    for dali in ("nvidia-dali-cuda130", "nvidia-dali-cuda120"):
+        try:
+            versions[dali] = version(dali)
+        except PackageNotFoundError:
+            continue
+    return {
+        "dataset": dataset.name,
+        "classes": list(dataset.train.classes),
+        "teacher": name,
+        "batch_size": batch_size,
+        "threads": threads,
+        "memory_format": "channels_last",
+        "backend": backend.name,
+        "processor": platform.processor() or platform.machine(),
+        "versions": versions,
+    }
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        click.echo(line, err=True)

@@ -1,0 +1,90 @@
+"""``skd-cache info``: what a cache holds."""
+
+import json
+from typing import Any
+
+import click
+
+from skd_cache.home import cache_home
+from skd_cache.store import Cache, find_cache, open_cache
+
+
+@click.command(no_args_is_help=True)
+@click.argument("cache")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(cache: str, as_json: bool) -> None:
+    """Show what CACHE (an id, the beginning of one, a path or a URL) holds.
+
+    \b
+    Examples:
+      skd-cache info 3f9a
+      skd-cache info /mnt/team/3f9a0c1d2e4b5a69 --json
+    """
+    found = describe(open_cache(find_cache(cache, cache_home())))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for line in _lines(found):
+        click.echo(line)
+
+
+def describe(cache: Cache) -> dict[str, Any]:
+    """Everything there is to say about a cache, as plain JSON values."""
+    views = cache.views()
+    statistics = cache.statistics
+    partial: dict[str, int] = {}
+    for unit in cache.commits:
+        if unit.view not in views:
+            partial[str(unit.view)] = partial.get(str(unit.view), 0) + 1
+    return {
+        "id": cache.id,
+        "kin": cache.recipe.kin,
+        "location": cache.location,
+        "views": views,
+        "digest": {str(view): cache.digest(view) for view in views},
+        "partial": partial,
+        "shards": cache.shards,
+        "bytes": cache.data_bytes,
+        "bytes_per_row": cache.data_bytes / statistics.count if statistics.count else None,
+        "statistics": {
+            "rows": statistics.count,
+            "mean_norm": statistics.mean_norm if statistics.count else None,
+            "norm_deviation": statistics.norm_deviation if statistics.count else None,
+            "teacher_accuracy": statistics.accuracy if statistics.count else None,
+            "mean_top_confidence": statistics.mean_top_confidence if statistics.count else None,
+            "mean_true_confidence": statistics.mean_true_confidence if statistics.count else None,
+        },
+        "recipe": cache.recipe.model_dump(mode="json"),
+        "provenance": dict(cache.provenance),
+    }
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    recipe, told, sums = found["recipe"], found["provenance"], found["statistics"]
+    teacher, dataset = recipe["teacher"], recipe["dataset"]
+    per_row = f", {found['bytes_per_row']:,.1f} bytes a row" if found["bytes_per_row"] else ""
+    lines = [
+        f"cache       {found['id']} at {found['location']}",
+        f"kin         {found['kin']}",
+        f"teacher     {teacher['architecture']}, {teacher['size']} px, {teacher['precision']}, "
+        f"weights {teacher['weights'][:12]}",
+        f"dataset     {told.get('dataset', '?')}: {dataset['samples']:,} samples, "
+        f"{dataset['classes']:,} classes, fingerprint {dataset['fingerprint'][:12]}",
+        f"policy      {', '.join(f'{key} {value}' for key, value in recipe['policy'].items())}",
+        f"seed        {recipe['seed']}",
+        f"pixels      {recipe['pixels']['backend']}, decoded on {recipe['pixels']['decoder']}",
+        f"codec       {recipe['codec']['name']}, {found['bytes'] / 1e6:,.1f} MB{per_row}",
+        f"views       {len(found['views'])} complete, {found['shards']} shards each",
+    ]
+    lines += [f"  view {view}: {digest}" for view, digest in found["digest"].items()]
+    lines += [
+        f"  view {view}: {count} of {found['shards']} shards"
+        for view, count in found["partial"].items()
+    ]
+    if sums["rows"]:
+        lines += [
+            f"norm        mean {sums['mean_norm']:.3f}, deviation {sums['norm_deviation']:.3f}",
+            f"top-1       {sums['teacher_accuracy']:.2%} of the views, at mean confidence "
+            f"{sums['mean_top_confidence']:.3f}",
+        ]
+    return lines

@@ -1,0 +1,65 @@
+"""``skd-cache ls``: the caches on this machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from skd_cache.errors import SkdCacheError
+from skd_cache.home import cache_home
+from skd_cache.store import list_caches, open_cache
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(folder: Path | None, as_json: bool) -> None:
+    """List the caches in FOLDER, or in the cache home, most recently grown first.
+
+    \b
+    Examples:
+      skd-cache ls
+      skd-cache ls /mnt/team --json
+    """
+    folder = folder or cache_home()
+    rows = [_row(path) for path in list_caches(folder)]
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "caches": rows}, indent=2))
+        return
+    if not rows:
+        click.echo(f"no caches in {folder}")
+        return
+    table = Table("cache", "teacher", "dataset", "policy", "codec", "views", "GB", box=None)
+    for row in rows:
+        if "damage" in row:
+            table.add_row(row["id"], row["damage"])
+            continue
+        views = f"{len(row['views'])}" + (f" +{row['partial']}" if row["partial"] else "")
+        size = f"{row['bytes'] / 1e9:,.3f}"
+        table.add_row(
+            *(row[key] for key in ("id", "teacher", "dataset", "policy", "codec")), views, size
+        )
+    Console().print(table)
+
+
+def _row(path: Path) -> dict[str, Any]:
+    try:
+        cache = open_cache(path)
+    except SkdCacheError as error:
+        return {"id": path.name, "damage": str(error)}
+    views = cache.views()
+    policy = cache.recipe.policy
+    return {
+        "id": cache.id,
+        "kin": cache.recipe.kin,
+        "teacher": cache.recipe.teacher.architecture,
+        "dataset": str(cache.provenance.get("dataset", "?")),
+        "policy": f"{policy['crop']}{'-flip' if policy['flip'] else ''}",
+        "codec": str(cache.recipe.codec["name"]),
+        "views": views,
+        "partial": len({unit.view for unit in cache.commits} - set(views)),
+        "bytes": cache.data_bytes,
+    }

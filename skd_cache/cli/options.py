@@ -1,0 +1,95 @@
+"""Options that several commands share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def dataset_name(*, required: bool) -> Callable[[Command], Command]:
+    """``--dataset``: by name, or a packed file."""
+    return click.option(
+        "--dataset",
+        required=required,
+        metavar="NAME|FILE.h5",
+        help="demo, imagenet, imagefolder, fashion-mnist, cifar10, cifar100, or a packed .h5.",
+    )
+
+
+data = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Where the dataset lies. [default: SKD_CACHE_DATA, then the usual places]",
+)
+device = click.option("--device", help="cpu, cuda or cuda:N. [default: cuda if there is one]")
+threads = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads for decoding and for torch. [default: one per core]",
+)
+pixels = click.option(
+    "--pixels",
+    type=click.Choice(["dali", "reference"]),
+    help="Who draws the pixels. [default: dali if installed]",
+)
+decoder = click.option(
+    "--decoder",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    show_default=True,
+    help="Where images are decoded; cpu keeps cache ids equal between machines.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the network's forward pass; losses and norms are float32 always.",
+)
+
+
+class Views(click.ParamType[range]):
+    """``N`` for the first N views, ``A:B`` for views A to B-1."""
+
+    name = "N|A:B"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> range:
+        """A range of views, neither empty nor negative."""
+        if isinstance(value, range):
+            return value
+        first, colon, last = str(value).partition(":")
+        try:
+            views = range(int(first), int(last)) if colon else range(int(first))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of views nor A:B", param, ctx)
+        if not views or views.start < 0:
+            self.fail(f"{value!r} names no view", param, ctx)
+        if views.stop > 100_000:
+            self.fail(f"{value!r} goes beyond view 99,999", param, ctx)
+        return views
+
+
+def resolve_device(asked: str | None) -> str:
+    """The device to use: what was asked for, else a GPU when torch sees one."""
+    import torch
+
+    if asked is not None:
+        return asked
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def set_threads(threads: int | None) -> int:
+    """Fix how many threads torch computes with, and say how many decode."""
+    import torch
+
+    if threads is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    return threads
