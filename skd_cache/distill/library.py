@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor
 
 from skd_cache.batch import LogitBatch
-from skd_cache.dataset.catalog import open_dataset
+from skd_cache.dataset.catalog import names, open_dataset
 from skd_cache.dataset.images import ImageSet
 from skd_cache.distill.device import open_device
 from skd_cache.distill.loader import Loader
@@ -78,7 +78,7 @@ class OpenCache:
         recipe, where = self.cache.recipe, open_device(device)
         if epoch < 0 or batch_size < 1 or not 0 <= rank < world:
             raise InputError("stream wants epoch >= 0, batch_size >= 1 and 0 <= rank < world.")
-        split = images if isinstance(images, ImageSet) else _open_images(images)
+        split = images if isinstance(images, ImageSet) else _open_images(images, self.cache)
         check_images(self.cache, split)
         turn = check_views(self.cache, views)
         loader = Loader(
@@ -107,8 +107,9 @@ def open_for_streaming(location: str | Path) -> OpenCache:
     return OpenCache(open_cache(find_cache(str(location), cache_home())))
 
 
-def _open_images(images: str | Path) -> ImageSet:
-    """The training split of a dataset, by name or by the folder of its images."""
-    if Path(images).is_dir():
-        return open_dataset("imagefolder", Path(images)).train
-    return open_dataset(str(images)).train
+def _open_images(images: str | Path, cache: Cache) -> ImageSet:
+    """The training split of a dataset, by name or by the folder its files are in."""
+    if not Path(images).is_dir():
+        return open_dataset(str(images)).train
+    kind = str(cache.provenance.get("dataset"))
+    return open_dataset(kind if kind in names() else "imagefolder", Path(images)).train

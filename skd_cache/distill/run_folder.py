@@ -17,7 +17,7 @@ from skd_cache.distill.settings import Settings
 from skd_cache.errors import DataError, InputError
 
 _PACKAGES = ("skd-cache", "torch", "torchvision", "numpy", "zarr", "nvidia-dali-cuda130", "timm")
-_FILES = ("run.json", "student.safetensors", "best.safetensors", "metrics.jsonl")
+_FILES = ("student.safetensors", "best.safetensors", "metrics.jsonl")
 _FOLDERS = ("checkpoint", "tensorboard")
 
 
@@ -62,15 +62,23 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
             for name in _FOLDERS:
                 shutil.rmtree(self.path / name, ignore_errors=True)
+            self.record.unlink(missing_ok=True)  # last: what is left must not pass for a new run
 
     def resume(self, settings: Settings) -> Frozen | None:
         """What the run in this folder froze, or None where there is none yet.
 
         Raises:
-            InputError: if the run there has other settings; the message names them.
+            InputError: if the run there has other settings, which the message names, or there
+                are a run's files but not what it was.
             DataError: if its ``run.json`` is damaged.
         """
         if not self.record.exists():
+            for name in (*_FILES, *_FOLDERS):
+                if (self.path / name).exists():
+                    raise InputError(
+                        f"{self.path} holds {name} but no run.json: "
+                        "choose another --out, or --fresh to replace what is there."
+                    )
             return None
         try:
             record = json.loads(self.record.read_bytes())

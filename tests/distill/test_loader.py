@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from workshop import (
     BATCH,
     CLASSES,
@@ -18,6 +19,7 @@ from workshop import (
 )
 
 import skd_cache
+from skd_cache.dataset.catalog import open_dataset
 from skd_cache.distill.loader import Loader
 from skd_cache.distill.probing import comparable
 from skd_cache.distill.views import Pixels, Seat, Views
@@ -136,6 +138,20 @@ def test_the_library_gives_bytes_where_asked(dataset, cache):
     images, _, _ = next(stream)
     assert images.shape == (50, 8, 8, 3)
     assert images.dtype == torch.uint8
+
+
+def test_the_library_takes_the_folder_of_the_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKD_CACHE_HOME", str(tmp_path / "home"))
+    draws = np.random.default_rng(0)
+    for place in range(CLASSES * 2):
+        folder = tmp_path / "images" / f"class{place % CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = draws.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{place}.png")
+    images = open_dataset("imagefolder", tmp_path / "images").train
+    opened = skd_cache.open(make_cache(tmp_path / "caches", images, views=1).location)
+    stream = opened.stream(images=tmp_path / "images", batch_size=5, epoch=0, pixels="reference")
+    assert [len(labels) for _, labels, _ in stream] == [5, 5, 2]
 
 
 def test_the_library_refuses_other_images(cache):

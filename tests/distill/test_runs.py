@@ -74,6 +74,12 @@ def test_fresh_starts_over_and_keeps_foreign_files(finished, dataset, cache):
     assert (finished / "notes.txt").read_text() == "mine"
 
 
+def test_files_of_an_unknown_run_are_not_taken_for_this_one_s(finished, dataset, cache):
+    (finished / "run.json").unlink()
+    with pytest.raises(InputError, match=r"but no run\.json.*--fresh"):
+        distill(make_settings(dataset, cache), dataset, finished, cache=cache)
+
+
 def test_fresh_with_a_mistake_destroys_nothing(finished, dataset, cache):
     before = weights(finished)
     mistaken = make_settings(dataset, cache, student="resnt18")
