@@ -1,6 +1,6 @@
 """Samples and parameters to pixels: two backends, the probes that check them, normalising."""
 
-from skd_cache.pixels.backend import BACKENDS, DECODERS, Backend, Request, cores, open_backend
+from skd_cache.pixels.backend import BACKENDS, DECODERS, Backend, cores, open_backend
 from skd_cache.pixels.normalise import normalise
 from skd_cache.pixels.probe import check, compare, thumbnails, tolerance
 
@@ -8,7 +8,6 @@ __all__ = [
     "BACKENDS",
     "DECODERS",
     "Backend",
-    "Request",
     "check",
     "compare",
     "cores",

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -11,25 +10,12 @@ from torch import Tensor
 
 from skd_cache.dataset.images import ImageSet
 from skd_cache.errors import InputError
-from skd_cache.replay import Params, Policy
+from skd_cache.replay import Policy, Request
 
 BACKENDS = ("dali", "reference")
 DECODERS = ("cpu", "gpu")
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One batch that is wanted: which samples, and what happens to each.
-
-    Attributes:
-        samples: ``[B]`` int64 indices into the dataset.
-        params: what happens to them, row by row.
-    """
-
-    samples: NDArray[np.int64]
-    params: Params
 
 
 class Backend(Protocol):

@@ -13,9 +13,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from skd_cache.dataset.images import ImageSet
-from skd_cache.pixels.backend import Ahead, Request, deliver
+from skd_cache.pixels.backend import Ahead, deliver
 from skd_cache.pixels.decode import decode
-from skd_cache.replay import Policy
+from skd_cache.replay import Policy, Request
 
 BATCHES_AHEAD = 2
 
