@@ -29,9 +29,9 @@ from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.distill.loader import Loader
 from skd_cache.distill.run import distill
 from skd_cache.distill.settings import settings_for
-from skd_cache.distill.views import Pixels, Views
+from skd_cache.distill.views import Pixels
 from skd_cache.pixels import open_backend
-from skd_cache.replay import load_policy
+from skd_cache.replay import Views, load_policy
 from skd_cache.store import Cache, Recipe, create_cache
 from skd_cache.teacher import Teacher, load_teacher
 

@@ -10,7 +10,7 @@ import pytest
 import skd_cache
 
 ROOT = Path(skd_cache.__file__).parent
-ANYONE = {"errors", "home", "progress"}
+ANYONE = {"errors", "home", "progress", "device"}
 MAY_IMPORT = {
     "seed": set(),
     "batch": set(),

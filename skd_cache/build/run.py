@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skd_cache.batch import Judgement, Statistics, judge
-from skd_cache.build.unit import work_of
 from skd_cache.codec import Codec, Encoded, NotFiniteError
 from skd_cache.dataset.images import ImageSet
 from skd_cache.errors import DataError
-from skd_cache.pixels import Backend, Request, thumbnails
+from skd_cache.pixels import Backend, thumbnails
 from skd_cache.progress import Bar
-from skd_cache.replay import digest
+from skd_cache.replay import Policy, Request, Views, digest
 from skd_cache.store import Cache, Unit
 from skd_cache.store.recipe import PROBE_EVERY
 
@@ -46,23 +45,34 @@ def build_units(
         DataError: the teacher gave a NaN or an infinity; the message names the sample.
         InputError: an image cannot be decoded; what was committed stays.
     """
+    policy, seed = Policy.from_dict(cache.recipe.policy), cache.recipe.seed
+    views = Views(images, policy, seed, cache.recipe.views_per_decode)
+
+    def request_of(unit: Unit) -> Request:
+        return views.request(unit.view, np.arange(*cache.unit_range(unit.shard)))
 
     def requests() -> Iterator[Request]:
         for unit in units:
-            yield from work_of(unit, cache.recipe, images).requests(batch_size)
+            yield from _batches(request_of(unit), batch_size)
 
     pixels = backend.stream(requests())
     for unit in units:
-        work = work_of(unit, cache.recipe, images)
+        whole = request_of(unit)  # drawn again: cheaper than to keep what lies ahead in step
         rows = _Rows()
-        for request in work.requests(batch_size):
+        for request in _batches(whole, batch_size):
             batch = next(pixels)  # [B, S, S, 3]
             rows.probes.append(_probes(batch, first=rows.count))
             logits = logits_of(batch).cpu().numpy()  # [B, C]
             _encode(cache.codec, logits, request, images, unit, rows)
             bar.advance(len(logits))
         encoded, probe, statistics = rows.joined()
-        cache.write_unit(unit, encoded.norm, encoded.code, probe, digest(work.params), statistics)
+        cache.write_unit(unit, encoded.norm, encoded.code, probe, digest(whole.params), statistics)
+
+
+def _batches(whole: Request, batch_size: int) -> Iterator[Request]:
+    """A unit's request cut into batches; the last may be short."""
+    for start in range(0, len(whole), batch_size):
+        yield whole.rows(start, start + batch_size)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 
@@ -64,10 +65,10 @@ def group() -> None:
     """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; failures end in one sentence and their exit code."""
     try:
-        status = group.main(prog_name="skd-cache", standalone_mode=False)
+        status = group.main(arguments, prog_name="skd-cache", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

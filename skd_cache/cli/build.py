@@ -22,6 +22,7 @@ from skd_cache.pixels import Backend, open_backend
 from skd_cache.progress import track
 from skd_cache.replay import Policy, load_policy
 from skd_cache.store import Recipe, Unit, create_cache, list_caches, open_cache
+from skd_cache.store.recipe import PROBE_EVERY
 from skd_cache.teacher import Preflight, Teacher, load_teacher, preflight
 
 CHUNK = 1024
@@ -106,8 +107,9 @@ def command(
     threads = options.set_threads(threads)
     device = options.resolve_device(device)
     images = open_dataset(dataset, data)
-    if shard % batch_size:
-        raise InputError(f"--shard {shard} must be a multiple of --batch-size {batch_size}")
+    for what, part in (("--batch-size ", batch_size), ("", PROBE_EVERY)):
+        if shard % part:
+            raise InputError(f"--shard {shard} must be a multiple of {what}{part}")
     loaded = load_teacher(
         teacher,
         teacher_weights,

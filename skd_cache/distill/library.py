@@ -10,14 +10,14 @@ from torch import Tensor
 from skd_cache.batch import LogitBatch
 from skd_cache.dataset.catalog import names, open_dataset
 from skd_cache.dataset.images import ImageSet
-from skd_cache.distill.device import open_device
+from skd_cache.device import open_device
 from skd_cache.distill.loader import Loader
 from skd_cache.distill.matching import check_images, check_views
-from skd_cache.distill.views import Pixels, Seat, Views
+from skd_cache.distill.views import Pixels, Seat
 from skd_cache.errors import InputError
 from skd_cache.home import cache_home
 from skd_cache.pixels import normalise
-from skd_cache.replay import Policy
+from skd_cache.replay import Policy, Views
 from skd_cache.store import Cache, find_cache, open_cache
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from skd_cache.batch import LogitBatch, Statistics
 from skd_cache.distill.online import Look, look_online
 from skd_cache.distill.probing import ProbeWatch, comparable
-from skd_cache.distill.views import Pixels, Seat, Views, batch_bounds, probe_positions
+from skd_cache.distill.views import Pixels, Seat, batch_bounds, probe_positions
 from skd_cache.pixels import Backend, tolerance
+from skd_cache.replay import Views
 from skd_cache.store import Cache, Rows
 
 Item = TypeVar("Item")

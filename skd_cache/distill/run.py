@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from skd_cache.dataset.dataset import Dataset
-from skd_cache.distill.device import open_device
+from skd_cache.device import open_device
 from skd_cache.distill.evaluate import Validation
 from skd_cache.distill.learner import DTYPES, Learner
 from skd_cache.distill.loader import Loader
@@ -20,8 +20,9 @@ from skd_cache.distill.settings import Settings
 from skd_cache.distill.stopping import stop_requests
 from skd_cache.distill.student import Portrait, loading_lines, make_student, try_student
 from skd_cache.distill.trainer import Say, Trainer
-from skd_cache.distill.views import Pixels, Views
+from skd_cache.distill.views import Pixels
 from skd_cache.errors import InputError
+from skd_cache.replay import Views
 from skd_cache.store import Cache
 
 VALIDATION_BATCH = 250

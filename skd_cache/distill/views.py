@@ -1,4 +1,4 @@
-"""What a run looks at: the positions of its batches, their samples, and their pixels."""
+"""What a run looks at: the positions of its batches, and how they become pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,34 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_cache.dataset.images import ImageSet
-from skd_cache.pixels import Backend, Request, open_backend
-from skd_cache.replay import Policy, draw_params
-from skd_cache.seed import samples_at
+from skd_cache.pixels import Backend, open_backend
+from skd_cache.replay import Policy
 from skd_cache.store.recipe import PROBE_EVERY
 
 Bounds = Sequence[tuple[int, int]]
 """First position and one past the last of consecutive batches."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """Which sample stands where in a view, and what happens to it there."""
-
-    images: ImageSet
-    policy: Policy
-    seed: int
-    views_per_decode: int = 1
-
-    def samples(self, view: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The samples at these positions of a view."""
-        group = view // self.views_per_decode
-        return samples_at(self.seed, group, positions, len(self.images))
-
-    def request(self, view: int, positions: NDArray[np.int64]) -> Request:
-        """What is wanted at these positions of a view."""
-        samples = self.samples(view, positions)
-        heights, widths = self.images.heights[samples], self.images.widths[samples]
-        return Request(samples, draw_params(self.policy, self.seed, view, samples, heights, widths))
 
 
 @dataclass(frozen=True)

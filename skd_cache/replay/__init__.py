@@ -2,5 +2,15 @@
 
 from skd_cache.replay.params import Params, digest, draw_params
 from skd_cache.replay.policy import Policy, load_policy, policy_names
+from skd_cache.replay.views import Request, Views
 
-__all__ = ["Params", "Policy", "digest", "draw_params", "load_policy", "policy_names"]
+__all__ = [
+    "Params",
+    "Policy",
+    "Request",
+    "Views",
+    "digest",
+    "draw_params",
+    "load_policy",
+    "policy_names",
+]

@@ -7,9 +7,9 @@ from typing import cast, get_args
 import torch
 from torch import nn
 
+from skd_cache.device import open_device
 from skd_cache.errors import InputError
 from skd_cache.models.architecture import create_model
-from skd_cache.teacher.device import open_device
 from skd_cache.teacher.forward import Colour, Precision, Teacher
 from skd_cache.teacher.identity import weights_digest
 from skd_cache.teacher.published import (

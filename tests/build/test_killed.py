@@ -45,18 +45,6 @@ def test_a_kill_between_any_two_puts_costs_the_unit_alone(undisturbed, tmp_path)
     assert_equal(workshop, undisturbed)
 
 
-def test_a_kill_while_the_cache_is_created_is_made_good(undisturbed, tmp_path):
-    points: list[str] = []
-    workshop_in(tmp_path / "points", VIEWS, SHARD).build(units=0, fault=points.append)
-    workshop = workshop_in(tmp_path, VIEWS, SHARD)
-    for fault in range(1, len(points) + 1):
-        process = workshop.start(fault)
-        process.join()
-        assert process.exitcode == KILLED
-    workshop.build()
-    assert_equal(workshop, undisturbed)
-
-
 def test_twenty_sigkills_at_random_moments_change_nothing(undisturbed, tmp_path):
     workshop = workshop_in(tmp_path, VIEWS, SHARD)
     moments = random.Random(20)

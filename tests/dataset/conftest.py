@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from dataset_images import write_image
+
+from tests.dataset.dataset_images import write_image
 
 
 @pytest.fixture(autouse=True)

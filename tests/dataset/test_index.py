@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
-from dataset_images import LONG_AGO, write_image
 
 from skd_cache.dataset.catalog import check_dataset, open_dataset
 from skd_cache.dataset.images import ImageSet
 from skd_cache.errors import InputError
+from tests.dataset.dataset_images import LONG_AGO, write_image
 
 
 def paths(images: ImageSet) -> list[str]:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from dataset_images import write_image
 
 from skd_cache.dataset.catalog import open_dataset
 from skd_cache.errors import InputError
+from tests.dataset.dataset_images import write_image
 
 
 def sorted_split(folder: Path) -> None:

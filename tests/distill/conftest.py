@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from workshop import make_cache, make_dataset
 
 from skd_cache.dataset.dataset import Dataset
 from skd_cache.store import Cache
+from tests.distill.workshop import make_cache, make_dataset
 
 
 @pytest.fixture(autouse=True)

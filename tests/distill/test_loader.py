@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from workshop import (
+
+import skd_cache
+from skd_cache.dataset.catalog import open_dataset
+from skd_cache.distill.loader import Loader
+from skd_cache.distill.probing import comparable
+from skd_cache.distill.views import Pixels, Seat
+from skd_cache.errors import DataError, InputError
+from skd_cache.replay import Views
+from tests.distill.workshop import (
     BATCH,
     CLASSES,
     COUNT,
@@ -17,13 +25,6 @@ from workshop import (
     make_cache,
     make_images,
 )
-
-import skd_cache
-from skd_cache.dataset.catalog import open_dataset
-from skd_cache.distill.loader import Loader
-from skd_cache.distill.probing import comparable
-from skd_cache.distill.views import Pixels, Seat, Views
-from skd_cache.errors import DataError, InputError
 
 
 def open_loader(images, cache, *, size=SIZE, seat=None, pixels=PIXELS, batch_size=BATCH):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import same, weights
-from workshop import SIZE, ToyTeacher, make_cache, make_settings
 
 from skd_cache.distill.run import distill
 from skd_cache.distill.trainer import StoppedError
+from tests.distill.conftest import same, weights
+from tests.distill.workshop import SIZE, ToyTeacher, make_cache, make_settings
 
 HERE = Path(__file__).parent
 
@@ -62,7 +62,7 @@ def test_a_run_leaves_torch_s_generator_alone(dataset, cache, tmp_path):
 
 
 def run_worker(cache, out: Path, at: str | None) -> int:
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     if at is not None:
         environment["TINY_SIGNAL"] = at
     worker = [sys.executable, str(HERE / "worker.py"), cache.location, str(out)]
@@ -70,7 +70,7 @@ def run_worker(cache, out: Path, at: str | None) -> int:
 
 
 def test_killed_in_mid_epoch_and_resumed_a_run_ends_in_equal_weights(dataset, cache, tmp_path):
-    settings = make_settings(dataset, cache, student="tiny_students:mortal")
+    settings = make_settings(dataset, cache, student="tests.distill.tiny_students:mortal")
     distill(settings, dataset, tmp_path / "whole", cache=cache)
     assert run_worker(cache, tmp_path / "killed", "9@9") == -signal.SIGKILL  # the state of step 6
     assert run_worker(cache, tmp_path / "killed", "9@8") == -signal.SIGKILL  # of step 12
@@ -101,7 +101,7 @@ VARIANTS = [  # the step after which the signal comes; 5 is the last of an epoch
 def test_stopped_by_a_signal_a_run_goes_on_to_equal_weights(
     dataset, cache, tmp_path, monkeypatch, step, variant
 ):
-    options = variant | {"student": "tiny_students:mortal", "checkpoint_every": 1000}
+    options = variant | {"student": "tests.distill.tiny_students:mortal", "checkpoint_every": 1000}
     settings = make_settings(dataset, cache, **options)
     distill(settings, dataset, tmp_path / "whole", cache=cache)
 

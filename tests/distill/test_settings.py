@@ -1,11 +1,11 @@
 """Settings and schedules: plain functions of the step."""
 
 import pytest
-from workshop import make_settings
 
 from skd_cache.distill.schedules import learning_rate, size_at
 from skd_cache.distill.settings import parse_sizes
 from skd_cache.errors import InputError
+from tests.distill.workshop import make_settings
 
 
 def test_sizes_are_read_and_hold_from_their_epoch_on():

@@ -14,9 +14,9 @@ from skd_cache.dataset.dataset import Dataset, Defaults
 from skd_cache.dataset.images import ImageSet, image_set
 from skd_cache.dataset.table import Table, join_names
 from skd_cache.distill.settings import Settings, settings_for
-from skd_cache.distill.views import Pixels, Views, batch_bounds
+from skd_cache.distill.views import Pixels, batch_bounds
 from skd_cache.pixels import normalise, thumbnails
-from skd_cache.replay import Params, Policy, digest
+from skd_cache.replay import Params, Policy, Views, digest
 from skd_cache.store import (
     Cache,
     DatasetRecipe,
@@ -33,8 +33,8 @@ POLICY = Policy(crop="pad", flip=True, padding=2)
 PIXELS = Pixels("reference", threads=2)
 DEFAULTS = Defaults(
     size=SIZE, policy="pad-crop-flip", eval_resize=SIZE, mean=MEAN, std=STD,
-    student="tiny_students:student", epochs=4, batch_size=BATCH, lr=0.1, weight_decay=1e-3,
-    schedule="cosine", views=2,
+    student="tests.distill.tiny_students:student", epochs=4, batch_size=BATCH, lr=0.1,
+    weight_decay=1e-3, schedule="cosine", views=2,
 )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from skd_cache.dataset.header import Header, read_header
 from skd_cache.dataset.images import ImageSet, image_set
 from skd_cache.dataset.table import Table, join_names
-from skd_cache.pixels import Backend, Request
-from skd_cache.replay import Policy, draw_params
+from skd_cache.pixels import Backend
+from skd_cache.replay import Policy, Request, draw_params
 
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 

@@ -4,13 +4,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Folder, encode
 from PIL import Image
 
 from skd_cache.dataset.images import ImageSet
 from skd_cache.errors import InputError
 from skd_cache.pixels import BACKENDS, cores, open_backend
 from skd_cache.replay import Policy
+from tests.pixels.conftest import Folder, encode
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Folder, encode, request
 from PIL import Image
 
 from skd_cache.dataset.images import ImageSet
 from skd_cache.errors import InputError
 from skd_cache.pixels import BACKENDS, open_backend
 from skd_cache.replay import Policy, load_policy
+from tests.pixels.conftest import Folder, encode, request
 
 both = pytest.mark.parametrize("name", BACKENDS)
 BAD = 9

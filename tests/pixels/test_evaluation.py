@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import Folder, encode
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from skd_cache.pixels import open_backend
 from skd_cache.pixels.evaluation import centred_anchors, resized_shapes
 from skd_cache.replay import Policy
+from tests.pixels.conftest import Folder, encode
 
 
 def torchvisions(image: Image.Image, resize: int, size: int) -> np.ndarray:

@@ -5,13 +5,13 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import Folder, encode, pixels_of, request
 from PIL import Image
 
 from skd_cache.dataset.images import ImageSet
 from skd_cache.errors import InputError
 from skd_cache.pixels import open_backend
 from skd_cache.replay import Policy, load_policy
+from tests.pixels.conftest import Folder, encode, pixels_of, request
 
 SIDE = 96
 REFUSED = {"gif.gif", "a-gif.jpg", "bit.tiff", "text.ppm", "odd-turned.webp"}  # by DALI

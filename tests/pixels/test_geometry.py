@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import Folder, encode, pixels_of, request
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.Image import Transpose
 
-from skd_cache.pixels import BACKENDS, Request, open_backend
-from skd_cache.replay import Params, Policy, load_policy
+from skd_cache.pixels import BACKENDS, open_backend
+from skd_cache.replay import Params, Policy, Request, load_policy
+from tests.pixels.conftest import Folder, encode, pixels_of, request
 
 HEIGHT, WIDTH = 200, 256
 # What an upright image is turned into before it is stored with that orientation.

@@ -5,12 +5,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import Folder, encode, pixels_of, request
 from PIL import Image
 
 from skd_cache.errors import DataError
 from skd_cache.pixels import check, compare, open_backend, thumbnails, tolerance
 from skd_cache.replay import load_policy
+from tests.pixels.conftest import Folder, encode, pixels_of, request
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (32, 32), (37, 53), (224, 224)])

@@ -4,12 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from conftest import Folder, encode, pixels_of, request
 from PIL import Image
 
 from skd_cache.dataset.images import ImageSet
 from skd_cache.pixels import BACKENDS, normalise, open_backend
 from skd_cache.replay import Policy, load_policy
+from tests.pixels.conftest import Folder, encode, pixels_of, request
 
 both = pytest.mark.parametrize("name", BACKENDS)
 policies = pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from small_cache import create, write
 
 from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.store import Unit, open_cache
 from skd_cache.store.claim import LEASE_SECONDS, Claim
+from tests.store.small_cache import create, write
 
 HOLD = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
-from small_cache import create
+from tests.store.small_cache import create
 with create(sys.argv[1]).claim_builder():
     print("held", flush=True)
     time.sleep(60)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_cache import create, fill, make_recipe, side_arrays, write
 
 from skd_cache.errors import DataError, InputError
 from skd_cache.seed import samples_at
 from skd_cache.store import Recipe, Unit, create_cache, open_cache
 from skd_cache.store.layout import view_grids
 from skd_cache.store.writer import encode_shard
+from tests.store.small_cache import create, fill, make_recipe, side_arrays, write
 
 SHARD = "logits.zarr/view/00000/code/c/1/0"
 

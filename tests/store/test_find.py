@@ -2,10 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
-from small_cache import create, fill, make_recipe
 
 from skd_cache.errors import InputError
 from skd_cache.store import find_cache, list_caches
+from tests.store.small_cache import create, fill, make_recipe
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from small_cache import create, fill, logits_of, make_recipe, probes_of, side_arrays
+
+from tests.store.small_cache import create, fill, logits_of, make_recipe, probes_of, side_arrays
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 MASK = 0xFFFFFFFF

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from small_cache import create, fill, make_recipe, write
 
 from skd_cache.errors import SkdCacheError
 from skd_cache.store import Unit, create_cache, open_cache
 from skd_cache.store.writer import FAULT_VARIABLE
+from tests.store.small_cache import create, fill, make_recipe, write
 
 PROGRAM = Path(__file__).with_name("small_cache.py")
 CACHE_ID = make_recipe().cache_id

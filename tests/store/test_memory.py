@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import numpy as np
-from small_cache import create, make_recipe
 
 from skd_cache.batch import Statistics, judge
 from skd_cache.store import Unit
+from tests.store.small_cache import create, make_recipe
 
 READ = """
 import resource, sys

@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
-from small_cache import (
+
+from skd_cache.batch import Statistics
+from skd_cache.codec import parse_codec
+from skd_cache.errors import InputError, SkdCacheError
+from skd_cache.store import Unit, create_cache, open_cache
+from skd_cache.store.objects import Objects
+from tests.store.small_cache import (
     create,
     fill,
     logits_of,
@@ -16,12 +22,6 @@ from small_cache import (
     side_arrays,
     write,
 )
-
-from skd_cache.batch import Statistics
-from skd_cache.codec import parse_codec
-from skd_cache.errors import InputError, SkdCacheError
-from skd_cache.store import Unit, create_cache, open_cache
-from skd_cache.store.objects import Objects
 
 
 @pytest.fixture(scope="module")

@@ -9,17 +9,20 @@ def open_device(name: str) -> torch.device:
     """The device ``name``: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        InputError: there is none; the message says what this machine has.
+        InputError: there is none; the message says what torch sees on this machine.
     """
-    seen = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    gpus = range(torch.cuda.device_count())
+    seen = ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in gpus)]
     if torch.backends.mps.is_available():
         seen.append("mps")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"no device is called '{name}': there are {', '.join(seen)}.") from error
-    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+    if device.type == "cuda" and device.index is None and gpus:
         device = torch.device("cuda", torch.cuda.current_device())
-    if str(device) not in seen:
-        raise InputError(f"there is no '{name}' here: torch sees {', '.join(seen)}.")
+    if str(device) not in (one.partition(" ")[0] for one in seen):
+        raise InputError(
+            f"there is no '{name}' here: torch {torch.__version__} sees {', '.join(seen)}."
+        )
     return device
