@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # DALI has wheels for Linux only; elsewhere torchvision draws the pixels.
-EXTRAS ?= dev$(if $(filter Linux,$(shell uname -s)),$(comma)cuda13)
+EXTRAS ?= dev,timm,tensorboard$(if $(filter Linux,$(shell uname -s)),$(comma)cuda13)
 comma := ,
 BIN := .venv/bin
 
