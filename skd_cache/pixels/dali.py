@@ -1,8 +1,13 @@
-"""The pixels as DALI makes them: reading, decoding, cutting and resizing in its own threads."""
+"""The pixels as DALI makes them: reading, decoding and cutting in its own threads.
+
+On a GPU DALI resizes as well; on the CPU torch does, see :mod:`skd_cache.pixels.resize`.
+"""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +22,12 @@ from skd_cache.pixels.decode import as_ppm, decode, undecodable
 from skd_cache.pixels.evaluation import centred_anchors, resized_shapes
 from skd_cache.pixels.feed import Cut, Feed, Loaded
 from skd_cache.pixels.graph import Kind, build_pipeline
+from skd_cache.pixels.resize import Resizer
 from skd_cache.replay import Policy, Request
 
-BATCHES_AHEAD = 3  # a third keeps the cores busy while a batch is being taken: 5 % faster than two
+Made = tuple[Cut, Any]  # with DALI's list of B images, TensorListCPU or TensorListGPU
+
+BATCHES_AHEAD = 2
 
 
 class DaliBackend:
@@ -62,19 +70,47 @@ class DaliBackend:
         return Cut(samples, anchor, shape, np.zeros(len(samples), np.int32))
 
     def _in_order(self, kind: Kind, cuts: Iterable[Cut]) -> Iterator[Tensor]:
-        with ThreadPoolExecutor(self._threads) as pool:
-            ahead = Ahead(self._load(cuts, pool))
-            first = next(ahead, None)
-            while first is not None:  # each pipeline takes batches up to the size of its first
-                feed = Feed(first, ahead)
-                try:
-                    yield from self._run(kind, feed, BATCHES_AHEAD)
-                except RuntimeError as error:  # the pipeline is dead, and does not say by what
-                    raise self._blame(kind, list(feed.under_way), error, pool) from error
-                first = feed.larger
+        resizer = Resizer(self._size, self._policy.interpolation, self._threads)
+        try:
+            with ThreadPoolExecutor(self._threads) as pool:
+                ahead = Ahead(self._load(cuts, pool))
+                first = next(ahead, None)
+                while first is not None:  # each pipeline takes batches up to the size of its first
+                    feed = Feed(first, ahead)
+                    made = self._run(kind, feed, BATCHES_AHEAD)
+                    try:
+                        yield from self._finished(kind, made, resizer)
+                    except RuntimeError as error:  # the pipeline is dead, and does not say by what
+                        raise self._blame(kind, list(feed.under_way), error, pool) from error
+                    first = feed.larger
+            ahead.finish()
+        finally:
+            resizer.close()
+
+    def _finished(self, kind: Kind, made: Iterable[Made], resizer: Resizer) -> Iterator[Tensor]:
+        """What pipelines made, resized and where it is wanted; a batch is resized ahead."""
+        if self._gpu is not None:
+            for _, images in made:
+                # The tensor shares DALI's memory, which the dynamic executor leaves to its holders.
+                yield from_dlpack(images.as_tensor())  # [B, S, S, 3]
+            return
+        ahead = Ahead(made)
+        under_way: deque[Callable[[], Tensor]] = deque()
+        for cut, images in ahead:
+            under_way.append(self._resize(kind, cut, images, resizer))
+            if len(under_way) > 1:
+                yield deliver(under_way.popleft()(), self._device)
+        while under_way:
+            yield deliver(under_way.popleft()(), self._device)
         ahead.finish()
 
-    def _run(self, kind: Kind, feed: Feed, depth: int) -> Iterator[Tensor]:
+    def _resize(self, kind: Kind, cut: Cut, images: Any, resizer: Resizer) -> Callable[[], Tensor]:
+        crops = [np.asarray(image) for image in images]  # [h, w, 3], in DALI's memory
+        if kind == "eval":
+            return resizer.start(crops, cut.shape, cut.anchor)
+        return resizer.start(crops, np.full_like(cut.shape, self._size), np.zeros_like(cut.anchor))
+
+    def _run(self, kind: Kind, feed: Feed, depth: int) -> Iterator[Made]:
         pipeline = build_pipeline(
             kind,
             feed.encoded,
@@ -91,12 +127,10 @@ class DaliBackend:
         pipeline.schedule_run()
         while feed.under_way:
             (images,) = pipeline.share_outputs()
-            # The tensor shares DALI's memory, which the dynamic executor leaves to its holders.
-            batch = from_dlpack(images.as_tensor())  # [B, S, S, 3]
-            feed.under_way.popleft()
+            cut = feed.under_way.popleft()
             pipeline.release_outputs()
             pipeline.schedule_run()
-            yield batch if self._gpu is not None else deliver(batch, self._device)
+            yield cut, images
 
     def _load(self, cuts: Iterable[Cut], pool: ThreadPoolExecutor) -> Iterator[Loaded]:
         for cut in cuts:

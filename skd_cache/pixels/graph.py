@@ -29,12 +29,15 @@ def build_pipeline(
     gpu: int | None,
     **execution: int,
 ) -> Pipeline:
-    """A built pipeline that gives uint8 ``[B, size, size, 3]``.
+    """A built pipeline.
+
+    On the CPU it gives uint8 ``[h, w, 3]`` images of any shape that are still to be resized; on
+    a GPU finished ones, ``[B, size, size, 3]``.
 
     Args:
         kind: ``inside`` cuts boxes within the image, which the decoder does for itself;
-            ``beyond`` cuts boxes that may reach outside; both then resize and flip. ``eval``
-            resizes the whole image and then cuts.
+            ``beyond`` cuts boxes that may reach outside; both are then flipped and resized.
+            ``eval`` resizes the whole image and then cuts.
         encoded: gives a batch of encoded images, or of the paths of their files.
         numbers: gives the same batch's anchors ``[B, 2]`` (top, left), shapes ``[B, 2]``
             (height, width: of the box, or for ``eval`` of the resized image) and flips ``[B]``.
@@ -63,14 +66,15 @@ def build_pipeline(
             image = fn.decoders.image_slice(data, start=anchor, shape=shape, axes=(0, 1), **device)
         else:
             image = fn.decoders.image(data, **device)
-        if kind == "eval":
+        if kind == "beyond":
+            image = fn.slice(image, start=anchor, shape=shape, **pad)
+        if kind != "eval":
+            image = fn.flip(image, horizontal=flip)
+        if gpu is not None and kind == "eval":
             image = fn.resize(image, size=fn.cast(shape, dtype=types.FLOAT), **resize)
             image = fn.slice(image, start=anchor, shape=(size, size), **pad)
-        else:
-            if kind == "beyond":
-                image = fn.slice(image, start=anchor, shape=shape, **pad)
+        elif gpu is not None:
             image = fn.resize(image, size=(size, size), **resize)
-        image = fn.flip(image, horizontal=flip)
         pipeline.set_outputs(image)
     pipeline.build()
     return pipeline

@@ -40,7 +40,7 @@ def test_eval_pixels_are_torchvisions(
     images = folder({f"{i}.png": encode(cut, "PNG") for i, cut in enumerate(cuts)})
     theirs = np.stack([torchvisions(cut, resize, size) for cut in cuts])
     batches = [np.array([0, 1, 2]), np.array([3, 4])]
-    for name, mean, most in (("reference", 0, 0), ("dali", 0.5, 8)):
+    for name, mean, most in (("reference", 0, 0), ("dali", 0.05, 1)):
         backend = open_backend(name, images, size, Policy())
         ours = np.concatenate([b.numpy() for b in backend.stream_eval(batches, resize)])
         difference = np.abs(ours.astype(int) - theirs)

@@ -130,8 +130,8 @@ def test_the_backends_agree_on_photographs(
         for name in ("dali", "reference")
     )
     difference = np.abs(dali - reference)
-    assert difference.mean() <= 0.5
-    assert np.percentile(difference, 99.9) <= 8
+    assert difference.mean() <= 0.05
+    assert np.percentile(difference, 99.9) <= 1
 
 
 @both
