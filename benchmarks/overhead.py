@@ -7,11 +7,12 @@
 
 The two sides of a ratio take turns; the ratio is the median over the rounds.
 
-    python benchmarks/overhead.py [--images 1024] [--rounds 5] [--steps 6] [--only read build]
+    python benchmarks/overhead.py [--images 4096] [--rounds 5] [--steps 6] [--only read build]
 """
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -66,7 +67,7 @@ def recipe_for(dataset: Dataset, classes: int, codec: str, teacher: Teacher | No
             "pixels": {"backend": "dali", "decoder": "cpu"},
             "codec": {"name": codec},
             "shard": shard,
-            "chunk": 64,
+            "chunk": math.gcd(1024, shard),
         }
     )
 
@@ -181,7 +182,7 @@ def ratios(ours: Measure, baseline: Measure, rounds: int) -> tuple[list[float], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="batches of 32 in an epoch")
     parser.add_argument("--only", nargs="*", choices=REQUIRED, default=list(REQUIRED))

@@ -21,6 +21,7 @@ from skd_cache.distill.views import Pixels, Seat, batch_bounds, probe_positions
 from skd_cache.pixels import Backend, tolerance
 from skd_cache.replay import Views
 from skd_cache.store import Cache, Rows
+from skd_cache.store.recipe import PROBE_EVERY
 
 Item = TypeVar("Item")
 
@@ -157,12 +158,12 @@ class Loader:
             teacher = replace(cut(row.teacher, start, stop), statistics=self._statistics)
             positions = probe_positions(batch.start, batch.start + len(batch))
             if len(positions):
-                places = torch.from_numpy(positions) - batch.start
-                seen = (
-                    batch.images[places.to(batch.images.device)] if probes is None else next(probes)
-                )
-                stored = row.probes[torch.isin(row.probe_positions, torch.from_numpy(positions))]
-                self._watch.see(seen, stored, batch.samples[places.numpy()], batch.view)
+                # Slices: indexing would start torch's threads beside those that decode.
+                first, skip = positions[0] - batch.start, positions[0] - row.probe_positions[0]
+                here = slice(int(first), None, PROBE_EVERY)
+                seen = batch.images[here] if probes is None else next(probes)
+                stored = row.probes[int(skip) // PROBE_EVERY :][: len(positions)]
+                self._watch.see(seen, stored, batch.samples[here], batch.view)
             yield replace(batch, teacher=teacher)
 
     def _asked(
