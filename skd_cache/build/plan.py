@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.filesize import decimal
 
 from skd_cache.codec import Codec
 from skd_cache.errors import InputError
@@ -61,8 +62,8 @@ class Plan:
         """
         if self.bytes_free is not None and self.bytes_needed > self.bytes_free:
             raise InputError(
-                f"{self.location} needs up to {self.bytes_needed / 1e9:,.2f} GB more and its disk "
-                f"has {self.bytes_free / 1e9:,.2f} GB free: free some, ask for fewer --views, a "
+                f"{self.location} needs up to {decimal(self.bytes_needed)} more and its disk "
+                f"has {decimal(self.bytes_free)} free: free some, ask for fewer --views, a "
                 "smaller --codec, or another --out"
             )
 
@@ -70,7 +71,7 @@ class Plan:
         """The plan in words, one fact a line."""
         recipe = self.recipe
         done = self.units - len(self.missing)
-        free = "" if self.bytes_free is None else f" ({self.bytes_free / 1e9:,.1f} GB free)"
+        free = "" if self.bytes_free is None else f" ({decimal(self.bytes_free)} free)"
         said = [
             f"cache     {recipe.cache_id} at {self.location}",
             f"teacher   {recipe.teacher.architecture}, {recipe.teacher.size} px, "
@@ -79,7 +80,7 @@ class Plan:
             f"views     {self.views.start} to {self.views.stop - 1}, "
             f"policy {_summary(recipe.policy)}, seed {recipe.seed}",
             f"units     {self.units}, {done} already there, {len(self.missing)} to build",
-            f"disk      up to {self.bytes_needed / 1e9:,.2f} GB more, codec "
+            f"disk      up to {decimal(self.bytes_needed)} more, codec "
             f"{recipe.codec['name']}{free}",
         ]
         if self.kin:

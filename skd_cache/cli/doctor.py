@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import torch
+from rich.filesize import decimal
 
 from skd_cache.home import cache_home
 
@@ -85,7 +86,7 @@ def _cores() -> Check:
 def _home() -> Check:
     home = cache_home()
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free / 1e9
+    free = decimal(shutil.disk_usage(existing).free)
     writable = os.access(existing, os.W_OK) and Path(existing).is_dir()
-    state = f"{free:,.0f} GB free" if writable else "not writable: set SKD_CACHE_HOME"
+    state = f"{free} free" if writable else "not writable: set SKD_CACHE_HOME"
     return writable, "cache home", f"{home}, {state}"

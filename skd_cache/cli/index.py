@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from rich.filesize import decimal
 
 from skd_cache.cli import options
 from skd_cache.dataset.catalog import check_dataset, open_dataset
@@ -32,10 +33,10 @@ def command(dataset: str, data: Path | None, check: bool) -> None:
             raise DataError(f"{len(bad):,} images of {dataset} cannot be used: replace or remove")
     opened = open_dataset(dataset, data)
     for images in opened.splits.values():
-        size = int(images.lengths.sum()) / 1e9
+        size = decimal(int(images.lengths.sum()))
         click.echo(
             f"{images.name}: {len(images):,} images of {len(images.classes):,} classes, "
-            f"{size:,.2f} GB, fingerprint {images.fingerprint[:12]}"
+            f"{size}, fingerprint {images.fingerprint[:12]}"
         )
         if refused := int(images.fallback.sum()):
             click.echo(f"  {refused:,} of them go through PIL, which DALI refuses")

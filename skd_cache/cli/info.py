@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import click
+from rich.filesize import decimal
 
 from skd_cache.home import cache_home
 from skd_cache.store import Cache, find_cache, open_cache
@@ -73,7 +74,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"policy      {', '.join(f'{key} {value}' for key, value in recipe['policy'].items())}",
         f"seed        {recipe['seed']}",
         f"pixels      {recipe['pixels']['backend']}, decoded on {recipe['pixels']['decoder']}",
-        f"codec       {recipe['codec']['name']}, {found['bytes'] / 1e6:,.1f} MB{per_row}",
+        f"codec       {recipe['codec']['name']}, {decimal(found['bytes'])}{per_row}",
         f"views       {len(found['views'])} complete, {found['shards']} shards each",
     ]
     lines += [f"  view {view}: {digest}" for view, digest in found["digest"].items()]

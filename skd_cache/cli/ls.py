@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from skd_cache.errors import SkdCacheError
@@ -32,13 +33,13 @@ def command(folder: Path | None, as_json: bool) -> None:
     if not rows:
         click.echo(f"no caches in {folder}")
         return
-    table = Table("cache", "teacher", "dataset", "policy", "codec", "views", "GB", box=None)
+    table = Table("cache", "teacher", "dataset", "policy", "codec", "views", "size", box=None)
     for row in rows:
         if "damage" in row:
             table.add_row(row["id"], row["damage"])
             continue
         views = f"{len(row['views'])}" + (f" +{row['partial']}" if row["partial"] else "")
-        size = f"{row['bytes'] / 1e9:,.3f}"
+        size = decimal(row["bytes"])
         table.add_row(
             *(row[key] for key in ("id", "teacher", "dataset", "policy", "codec")), views, size
         )
