@@ -143,7 +143,9 @@ def _dataset_of(cache: Cache | None, data: Path | None) -> Dataset:
     try:
         return open_dataset(name, data)
     except InputError as error:
-        raise InputError(f"cache {cache.id} was built of {name!r}, but {error}") from error
+        raise InputError(
+            f"cache {cache.id} was built of {name!r}, but {error} (--dataset says where it is)"
+        ) from error
 
 
 def _teacher(cache: Cache, weights: str | None, settings: Settings) -> Callable[[Tensor], Tensor]:
