@@ -81,8 +81,9 @@ def _from_factory(name: str, classes: int) -> nn.Module:
     takes_classes = any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in parameters)
     try:
         model = factory(num_classes=classes) if takes_classes else factory()
-    except TypeError as error:
-        raise InputError(f"'{name}' could not be called to build a network: {error}.") from error
+    except Exception as error:  # whatever somebody's code raises
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"'{name}' could not be called to build a network ({reason}).") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"'{name}' gave a {type(model).__name__}, not a torch.nn.Module.")
     return model
