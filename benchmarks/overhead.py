@@ -26,6 +26,7 @@ from photographs import write_folder
 from torch import Tensor
 
 from skd_cache.build import build_units
+from skd_cache.cli.process import keep_memory
 from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.distill.loader import Loader
 from skd_cache.distill.run import distill
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="batches of 32 in an epoch")
     parser.add_argument("--only", nargs="*", choices=REQUIRED, default=list(REQUIRED))
     options = parser.parse_args()
+    keep_memory()  # as the command line does
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

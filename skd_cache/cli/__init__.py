@@ -1,7 +1,6 @@
 """The command line: one file per command, imported only when it is called."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -9,6 +8,7 @@ from importlib.metadata import version
 
 import click
 
+from skd_cache.cli.process import wait_briefly
 from skd_cache.errors import SkdCacheError
 
 _COMMANDS = {
@@ -68,7 +68,7 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; failures end in one sentence and their exit code."""
-    _wait_briefly()
+    wait_briefly()
     try:
         status = group.main(arguments, prog_name="skd-cache", standalone_mode=False)
     except click.ClickException as error:
@@ -81,13 +81,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _wait_briefly() -> None:
-    """Let torch's threads wait for each other by spinning for microseconds, not milliseconds.
-
-    Two trainings on the same two cores came to 20 images/s together with libgomp's default of
-    300,000 turns and to 400 with 1,000; one alone to 440 with either. Read when torch is imported.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")

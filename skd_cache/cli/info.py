@@ -75,7 +75,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"seed        {recipe['seed']}",
         f"pixels      {recipe['pixels']['backend']}, decoded on {recipe['pixels']['decoder']}",
         f"codec       {recipe['codec']['name']}, {decimal(found['bytes'])}{per_row}",
-        f"views       {len(found['views'])} complete, {found['shards']} shards each",
+        f"views       {len(found['views'])} complete, shards of each: {found['shards']}",
     ]
     lines += [f"  view {view}: {digest}" for view, digest in found["digest"].items()]
     lines += [

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from skd_cache.cli.process import keep_memory
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -79,9 +81,10 @@ def resolve_device(asked: str | None) -> str:
     """The device to use: what was asked for, else a GPU when torch sees one."""
     import torch
 
-    if asked is not None:
-        return asked
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        keep_memory()
+    return device
 
 
 def set_threads(threads: int | None) -> int:
