@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from skd_cache.codec import NotFiniteError, from_settings, names, parse_codec
 from skd_cache.errors import DataError, InputError
 
+SMALLEST = np.finfo(np.float32).tiny  # below it float32 has fewer digits than 1e-5 needs
 PLAIN = ["float32", "float16", "int8"]
 finite = st.floats(-1e6, 1e6, width=32) | st.sampled_from([0.0, 1e6, -1e6, 1e-38])
 shapes = st.tuples(st.integers(1, 6), st.integers(2, 40))
@@ -44,7 +45,7 @@ def test_every_entry_is_within_the_step_of_its_row(name, share, logits):
     peak = np.abs(wanted).max(axis=1, keepdims=True)
     # A step of the peak per entry moves the row's length by at most sqrt(C) steps.
     bound = peak * share * (2 + np.sqrt(classes)) + 1e-5 * norm[:, None]
-    noise = np.abs(logits).max(axis=1, keepdims=True) * 1e-6
+    noise = np.abs(logits).max(axis=1, keepdims=True) * 1e-6 + SMALLEST
     assert (np.abs(back - wanted) <= bound + noise).all()
     np.testing.assert_allclose(encoded.norm, norm, rtol=1e-5, atol=float(noise.max()))
 
@@ -55,8 +56,7 @@ def test_every_entry_is_within_the_step_of_its_row(name, share, logits):
 def test_the_stored_norm_is_the_norm_of_what_is_read(name, logits):
     encoded, back = roundtrip(parse_codec(name, logits.shape[1]), logits)
     norm = np.sqrt((back.astype(np.float64) ** 2).sum(axis=1))
-    smallest = np.finfo(np.float32).tiny  # below it float32 has fewer digits than 1e-5 needs
-    np.testing.assert_allclose(norm, encoded.norm, rtol=1e-5, atol=smallest)
+    np.testing.assert_allclose(norm, encoded.norm, rtol=1e-5, atol=SMALLEST)
 
 
 @given(logit_rows)

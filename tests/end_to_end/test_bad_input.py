@@ -97,7 +97,7 @@ def test_a_disk_too_small_is_said_before_the_first_unit(desk: Desk):
         *("--batch-size", 16, "--shard", 64),
         prelude=small,
     )
-    refused(done, "GB", "free")
+    refused(done, "more and its disk has", "free")
     assert not list(desk.home.glob("*/recipe.json"))
 
 
