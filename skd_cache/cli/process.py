@@ -10,8 +10,9 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
 def wait_briefly() -> None:
     """Let torch's threads wait for each other by spinning for microseconds, not milliseconds.
 
-    Two trainings on the same two cores came to 20 images/s together with libgomp's default of
-    300,000 turns and to 400 with 1,000; one alone to 440 with either. Read when torch is imported.
+    Of two trainings on the same two cores one came to 10 images/s with libgomp's default of
+    300,000 turns, and each to 200 with 1,000; one alone to 440 either way. Read when torch is
+    imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -21,8 +22,8 @@ def keep_memory() -> None:
     """Keep the memory of freed tensors for the next ones.
 
     glibc gives large blocks back to the system at once, which clears them anew for every layer:
-    a teacher at 224 pixels on a CPU spent two thirds of its time on that and now runs twice as
-    fast, the demo's student a sixth faster. A batch takes half as much memory again.
+    a teacher at 224 pixels on a CPU spent 60 % of its time on that and now runs twice as fast,
+    the demo's student a sixth faster. A batch takes 40 % more memory.
     """
     if platform.libc_ver()[0] == "glibc":
         malloc = ctypes.CDLL(None)
