@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.filesize import decimal
 
-from skd_cache.codec import Codec
+from skd_cache.codec import row_bytes
 from skd_cache.errors import InputError
 from skd_cache.store import Recipe, Unit
 from skd_cache.store.recipe import PROBE_EVERY
@@ -29,6 +28,7 @@ class Plan:
         kin: ids of local caches that differ in codec, precision or decoder only.
         units: of the asked views.
         missing: those of them that no commit holds yet.
+        exists: whether the cache was created already.
         views: those asked for.
         row_bytes: at most, of one (sample, view).
         bytes_free: on the disk of ``location``; None when it is not a local one.
@@ -39,6 +39,7 @@ class Plan:
     kin: tuple[str, ...]
     units: int
     missing: tuple[Unit, ...]
+    exists: bool
     views: range
     row_bytes: float
     bytes_free: int | None
@@ -95,23 +96,22 @@ def _summary(policy: Mapping[str, object]) -> str:
 
 def make_plan(
     recipe: Recipe,
-    codec: Codec,
     location: str,
     *,
     views: range,
     missing: Sequence[Unit],
+    exists: bool,
     kin: Sequence[str],
 ) -> Plan:
     """Work out what building these units takes."""
-    code_bytes = sum(
-        np.dtype(spec.dtype).itemsize * int(np.prod(spec.row)) for spec in codec.arrays.values()
-    )
+    code_bytes = row_bytes(recipe.planned_codec(), recipe.dataset.classes)
     return Plan(
         recipe=recipe,
         location=location,
         kin=tuple(kin),
         units=len(views) * recipe.shards,
         missing=tuple(missing),
+        exists=exists,
         views=views,
         row_bytes=code_bytes + NORM_BYTES + PROBE_BYTES / PROBE_EVERY,
         bytes_free=_free(location),

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skd_cache.batch import Judgement, Statistics, judge
-from skd_cache.codec import Codec, Encoded, NotFiniteError
+from skd_cache.build.requests import batches_of, samples_named
+from skd_cache.codec import Codec, Encoded
 from skd_cache.dataset.images import ImageSet
-from skd_cache.errors import DataError
 from skd_cache.pixels import Backend, thumbnails
 from skd_cache.progress import Bar
 from skd_cache.replay import Policy, Request, Views, digest
@@ -53,13 +53,13 @@ def build_units(
 
     def requests() -> Iterator[Request]:
         for unit in units:
-            yield from _batches(request_of(unit), batch_size)
+            yield from batches_of(request_of(unit), batch_size)
 
     pixels = backend.stream(requests())
     for unit in units:
         whole = request_of(unit)  # drawn again: cheaper than to keep what lies ahead in step
         rows = _Rows()
-        for request in _batches(whole, batch_size):
+        for request in batches_of(whole, batch_size):
             batch = next(pixels)  # [B, S, S, 3]
             rows.probes.append(_probes(batch, first=rows.count))
             logits = logits_of(batch).cpu().numpy()  # [B, C]
@@ -67,12 +67,6 @@ def build_units(
             bar.advance(len(logits))
         encoded, probe, statistics = rows.joined()
         cache.write_unit(unit, encoded.norm, encoded.code, probe, digest(whole.params), statistics)
-
-
-def _batches(whole: Request, batch_size: int) -> Iterator[Request]:
-    """A unit's request cut into batches; the last may be short."""
-    for start in range(0, len(whole), batch_size):
-        yield whole.rows(start, start + batch_size)
 
 
 @dataclass
@@ -112,13 +106,7 @@ def _encode(
     unit: Unit,
     rows: _Rows,
 ) -> None:
-    try:
+    with samples_named(images, unit.view, request):
         rows.encoded.append(codec.encode(logits))
-    except NotFiniteError as error:
-        sample = int(request.samples[error.row])
-        raise DataError(
-            f"the teacher's logits of sample {sample} ({images.describe(sample)}) in view "
-            f"{unit.view} {error.what}: check its weights, or use --precision float32"
-        ) from error
     rows.judgements.append(judge(logits, images.labels[request.samples]))
     rows.count += len(logits)

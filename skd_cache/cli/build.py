@@ -12,9 +12,9 @@ import click
 import numpy as np
 from torch import Tensor
 
-from skd_cache.build import Plan, build_units, make_plan
+from skd_cache.build import Plan, build_units, fit_codec, make_plan
 from skd_cache.cli import options
-from skd_cache.codec import Codec, parse_codec
+from skd_cache.codec import KltSettings, Planned, parse_codec, resolve
 from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.home import cache_home
@@ -22,10 +22,10 @@ from skd_cache.pixels import Backend, open_backend
 from skd_cache.progress import track
 from skd_cache.replay import Policy, load_policy
 from skd_cache.store import Recipe, Unit, create_cache, list_caches, open_cache
-from skd_cache.store.recipe import PROBE_EVERY
+from skd_cache.store.recipe import MAX_CHUNK_BYTES, PROBE_EVERY
 from skd_cache.teacher import Preflight, Teacher, load_teacher, preflight
 
-CHUNK = 1024
+CHUNK, COMPRESSED_CHUNK = 1024, 4096
 PREFLIGHT_SAMPLES = 512
 
 
@@ -49,7 +49,12 @@ PREFLIGHT_SAMPLES = 512
 @click.option("--policy", metavar="NAME|FILE", help="none, rrc-flip, pad-crop-flip, or a .toml.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
 @click.option("--size", type=click.IntRange(8, 8192), help="Pixels the teacher sees.")
-@click.option("--codec", default="int8", show_default=True, help="float32, float16 or int8.")
+@click.option(
+    "--codec",
+    default="klt",
+    show_default=True,
+    help="klt, klt:small, klt:fine, klt:step=0.5,refine=8/4, float32, float16, int8.",
+)
 @options.precision
 @options.pixels
 @options.decoder
@@ -122,7 +127,8 @@ def command(
         device=device,
     )
     drawn = load_policy(policy or images.defaults.policy)
-    rows = parse_codec(codec, loaded.classes)
+    fitted_to = min(shard, len(images.train))
+    chosen, reason = resolve(parse_codec(codec, loaded.classes), loaded.classes, fitted_to)
 
     def backend_of(part: Any) -> Backend:
         return open_backend(
@@ -130,10 +136,12 @@ def command(
         )
 
     backend = backend_of(images.train)
-    recipe = _recipe(loaded, images, drawn, seed, backend.name, decoder, rows, shard)
+    recipe = _recipe(loaded, images, drawn, seed, backend.name, decoder, chosen, shard)
     asked = views or range(images.defaults.views)
-    plan = _plan(recipe, rows, out, asked)
+    plan = _plan(recipe, out, asked)
     _say(*plan.lines())
+    if reason:
+        _say(f"codec     {chosen.name}: {reason}")
     if plan.missing:
         if not pixels and backend.name == "reference":
             _say("pixels    torchvision: DALI is not installed (pip install 'skd-cache[cuda13]')")
@@ -153,7 +161,7 @@ def _recipe(
     seed: int,
     pixels: str,
     decoder: str,
-    codec: Codec,
+    codec: Planned,
     shard: int,
 ) -> Recipe:
     """All that determines a logit, resolved."""
@@ -177,12 +185,20 @@ def _recipe(
             "pixels": {"backend": pixels, "decoder": decoder},
             "codec": codec.settings,
             "shard": shard,
-            "chunk": math.gcd(CHUNK, shard),
+            "chunk": _chunk(codec, teacher.classes, shard),
         }
     )
 
 
-def _plan(recipe: Recipe, codec: Codec, out: str | None, views: range) -> Plan:
+def _chunk(codec: Planned, classes: int, shard: int) -> int:
+    """Positions of a chunk: many where they are compressed together, if memory allows."""
+    chunk = math.gcd(COMPRESSED_CHUNK if isinstance(codec, KltSettings) else CHUNK, shard)
+    while chunk * classes * 4 > MAX_CHUNK_BYTES and chunk % 2 == 0:
+        chunk //= 2
+    return chunk
+
+
+def _plan(recipe: Recipe, out: str | None, views: range) -> Plan:
     """What there is to do, from what is already there."""
     home = (out or str(cache_home())).rstrip("/")
     location = f"{home}/{recipe.cache_id}"
@@ -191,7 +207,7 @@ def _plan(recipe: Recipe, codec: Codec, out: str | None, views: range) -> Plan:
     every = [Unit(view, shard) for view in views for shard in range(recipe.shards)]
     missing = open_cache(location).missing(views) if exists else every
     kin = [path.name for path in here if path.name != recipe.cache_id and _kin(path) == recipe.kin]
-    return make_plan(recipe, codec, location, views=views, missing=missing, kin=kin)
+    return make_plan(recipe, location, views=views, missing=missing, exists=exists, kin=kin)
 
 
 def _kin(path: Path) -> str | None:
@@ -243,6 +259,19 @@ def _build(
     name: str,
 ) -> None:
     provenance = _provenance(name, dataset, batch_size, threads, backend)
+    recipe, codec = plan.recipe, None
+    if not plan.exists and isinstance(recipe.planned_codec(), KltSettings):
+        first = min(recipe.shard, recipe.dataset.samples)
+        with track(first, f"fit {recipe.codec['name']}", "images") as bar:
+            codec = fit_codec(
+                recipe,
+                dataset.train,
+                backend,
+                teacher.logits,
+                teacher.class_weight,
+                batch_size=batch_size,
+                bar=bar,
+            )
     cache = create_cache(
         plan.location,
         plan.recipe,
@@ -250,6 +279,7 @@ def _build(
         contents=dataset.train.contents,
         class_weight=teacher.class_weight,
         provenance=provenance,
+        codec=codec,
     )
     total = len(plan.views) * plan.recipe.dataset.samples
     with cache.claim_builder(), track(total, "build", "images", total - plan.rows) as bar:

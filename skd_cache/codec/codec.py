@@ -14,6 +14,7 @@ Rows = NDArray[np.float32]
 Json = Mapping[str, Any]
 
 BYTES: Json = {"name": "bytes", "configuration": {"endian": "little"}}
+PCODEC: Json = {"name": "numcodecs.pcodec", "configuration": {}}
 ZSTD: Json = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
 
 
@@ -69,6 +70,10 @@ class Codec(Protocol):
     def arrays(self) -> Mapping[str, ArraySpec]:
         """The arrays of a view that hold the codes, by name."""
 
+    @property
+    def side(self) -> Mapping[str, Rows]:
+        """Arrays float32 that a cache keeps once and all codes depend on, by name."""
+
     def encode(self, logits: Rows) -> Encoded:
         """Norms and codes of logits ``[B, C]`` float32, row by row.
 
@@ -78,6 +83,13 @@ class Codec(Protocol):
 
     def decode(self, code: Mapping[str, Tensor], norm: Tensor) -> Tensor:
         """The logits ``[B, C]`` float32 of codes (rows first) and norms ``[B]``."""
+
+    def settle(self) -> None:
+        """Wait for checks of what was decoded so far.
+
+        Raises:
+            DataError: if one failed.
+        """
 
 
 def centre(logits: Rows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

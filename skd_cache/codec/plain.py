@@ -15,8 +15,20 @@ CODE = "code"
 INT8_PEAK = 127.0
 
 
+class Unfitted:
+    """What codecs have in common that need nothing but their settings."""
+
+    @property
+    def side(self) -> Mapping[str, Rows]:
+        """Nothing."""
+        return {}
+
+    def settle(self) -> None:
+        """Nothing is left to be checked."""
+
+
 @dataclass(frozen=True)
-class Float32:
+class Float32(Unfitted):
     """Keeps the teacher's logits bit for bit."""
 
     classes: int
@@ -43,7 +55,7 @@ class Float32:
 
 
 @dataclass(frozen=True)
-class Direction:
+class Direction(Unfitted):
     """Keeps each centred row at a fixed scale and puts its norm back when read.
 
     The scale is of no consequence, so none is stored and none can overflow: float16 holds the

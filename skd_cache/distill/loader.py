@@ -148,6 +148,7 @@ class Loader:
                 asked = self._seen(self._teacher_backend, view, (np.arange(*p) for p in parts))
                 yield from self._asked(self._look, joined, enter(asked))
             self._watch.settle()
+            self._codec.settle()
 
     def _joined(
         self, batches: Iterator[Batch], rows: Iterator[Rows], probes: Iterator[Tensor] | None

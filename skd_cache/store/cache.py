@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skd_cache.batch import LogitBatch, Statistics
-from skd_cache.codec import Codec
+from skd_cache.codec import Codec, complete
 from skd_cache.errors import DataError, InputError, SkdCacheError
 from skd_cache.store import side, writer
 from skd_cache.store.claim import Held, hold
 from skd_cache.store.commit import Commit
-from skd_cache.store.layout import Unit, metadata_objects, view_grids
+from skd_cache.store.layout import CLASS_WEIGHT, Unit, metadata_objects
 from skd_cache.store.ledger import Ledger
 from skd_cache.store.objects import Objects
 from skd_cache.store.reader import READ_AHEAD_CHUNKS, Reader, Rows, check_unit
@@ -39,12 +39,11 @@ class Cache:
         self._fault = fault or writer.fault_from_environment()
         self._held: Held | None = None
         self.recipe: Recipe = side.read_recipe(self._objects)
-        self.codec: Codec = self.recipe.make_codec()
-        self._side = side.read_commit(self._objects, self.recipe)
+        self._side, self._layout = side.read_commit(self._objects, self.recipe)
         self.provenance: Mapping[str, Any] = side.read_provenance(self._objects, self.recipe)
         for problem in side.check(self._objects, self.recipe, full=False):
             raise DataError(f"{self.location}: {problem}")
-        self._ledger = Ledger(self._objects, self.recipe)
+        self._ledger = Ledger(self._objects, self._layout, self._side)
 
     @property
     def location(self) -> str:
@@ -67,6 +66,20 @@ class Cache:
         return self._ledger.commits
 
     @cached_property
+    def codec(self) -> Codec:
+        """How the logits are stored, with the basis they were fitted to if there is one.
+
+        Raises:
+            DataError: if that is damaged.
+        """
+        fitted = self._side.shapes.keys() - {CLASS_WEIGHT}
+        try:
+            arrays = {name: self._side_array(name) for name in fitted}
+            return complete(self.recipe.planned_codec(), arrays)
+        except DataError as error:
+            raise DataError(f"{self.location}: {error}") from error
+
+    @cached_property
     def statistics(self) -> Statistics:
         """Sums over everything that is there."""
         return self._ledger.statistics
@@ -87,7 +100,7 @@ class Cache:
     @cached_property
     def class_weight(self) -> NDArray[np.float32] | None:
         """The teacher's last linear layer, ``[C, D]`` float32, if it ends in one."""
-        return self._side_array("class_weight") if self._side.class_weight else None
+        return self._side_array(CLASS_WEIGHT) if CLASS_WEIGHT in self._side.shapes else None
 
     def unit_range(self, shard: int) -> tuple[int, int]:
         """The positions ``[start, stop)`` of a shard."""
@@ -156,7 +169,8 @@ class Cache:
             raise ValueError(f"statistics of {statistics.count} rows for {stop - start} positions")
         commit = writer.write_unit(
             self._objects,
-            self.recipe,
+            self._layout,
+            self._side.digest(),
             self._held,
             unit,
             norm,
@@ -228,11 +242,11 @@ class Cache:
         """What is wrong with this cache, a sentence each: sizes, and with ``full`` every byte."""
         yield from side.check(self._objects, self.recipe, full=full)
         for view in sorted({unit.view for unit in self.commits}):
-            metadata = metadata_objects(view_grids(self.recipe, view))
+            metadata = metadata_objects(self._layout.view(view))
             yield from side.check_metadata(self._objects, metadata)
         for unit in sorted(self.commits):
             place = f"view {unit.view}, shard {unit.shard}"
-            problems = list(check_unit(self._objects, self.recipe, self.commits[unit], full=full))
+            problems = list(check_unit(self._objects, self._layout, self.commits[unit], full=full))
             yield from (f"{place}: {problem}" for problem in problems)
             if full and not problems:
                 yield from self._unreadable(unit)
@@ -249,14 +263,14 @@ class Cache:
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader(self._objects, self.recipe, self.codec, self.commits, self.statistics)
+        return Reader(self._objects, self._layout, self.codec, self.commits, self.statistics)
 
     def _forget_sums(self) -> None:
         self.__dict__.pop("statistics", None)
         self.__dict__.pop("_reader", None)
 
     def _side_array(self, name: str) -> NDArray[Any]:
-        return side.read_array(self._objects, self.recipe, self._side, name)
+        return side.read_array(self._objects, self._layout, self._side, name)
 
 
 def open_cache(location: str | Path | Objects) -> Cache:
@@ -277,6 +291,7 @@ def create_cache(
     contents: NDArray[np.uint64],
     class_weight: NDArray[np.float32] | None,
     provenance: Mapping[str, Any],
+    codec: Codec | None = None,
     fault: writer.Fault | None = None,
 ) -> Cache:
     """Create a cache, or open it if it is there already; a killed creation is finished.
@@ -289,6 +304,8 @@ def create_cache(
         class_weight: ``[C, D]`` float32, the teacher's last linear layer, if it ends in one.
         provenance: anything JSON worth knowing later, such as versions and batch size; part of
             no digest, and kept from the first creation.
+        codec: fitted to the teacher, where the recipe's must be; if the cache is there already,
+            it keeps the one it has.
         fault: called around every put (for tests).
 
     Raises:
@@ -301,7 +318,9 @@ def create_cache(
         raise InputError(message)
     arrays: dict[str, NDArray[Any]] = {"label": labels, "content": contents}
     if class_weight is not None:
-        arrays["class_weight"] = class_weight
+        arrays[CLASS_WEIGHT] = class_weight
+    if codec is not None:
+        arrays |= codec.side
     fault = fault or writer.fault_from_environment()
     side.create(objects, recipe, arrays, provenance, fault)
     return Cache(objects, fault=fault)

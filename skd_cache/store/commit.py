@@ -12,6 +12,7 @@ from skd_cache.store.objects import Print
 
 Name = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
 Count = Annotated[int, Field(ge=0)]
+Shape = Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(min_length=1, max_length=2)]
 Sha256 = Annotated[str, Field(pattern=HEX64)]
 
 
@@ -69,18 +70,17 @@ class Commit(Document):
     view: int = Field(ge=0, le=99_999)
     shard: int = Field(ge=0, le=99_999)
     objects: dict[Name, ObjectPrint] = Field(max_length=16)  # by array name
+    side: Sha256  # of commit/cache.json, so of the basis these codes are on
     params: Sha256  # over the integer parameters of the unit's samples
     statistics: StatisticsRecord
 
 
 class SideCommit(Document):
-    """Everything beside the views is complete: labels, contents, the teacher's last layer."""
+    """Everything beside the views is complete: labels, contents, basis, last layer."""
 
     format: Literal[1] = 1
     cache: str = Field(pattern=r"^[0-9a-f]{16}$")
-    class_weight: list[Annotated[int, Field(ge=1, le=2**20)]] | None = Field(
-        default=None, min_length=2, max_length=2
-    )
+    shapes: dict[Name, Shape] = Field(max_length=16)  # of those arrays the recipe leaves open
     objects: dict[Name, ObjectPrint] = Field(max_length=16)  # by array name
 
 

@@ -7,23 +7,29 @@ reader can tell a wrong one by comparing.
 
 import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import zarr
 from zarr.core.array import AsyncArray
+from zarr.errors import ZarrUserWarning
 from zarr.storage import StorePath
 
-from skd_cache.codec import ArraySpec
-from skd_cache.codec.codec import BYTES
+from skd_cache.codec import ArraySpec, arrays_of
+from skd_cache.codec.codec import BYTES, PCODEC, ZSTD
+from skd_cache.errors import DataError
 from skd_cache.store.document import canonical_json
 from skd_cache.store.recipe import PROBE_EVERY, Recipe
+
+# Zarr says of every numcodecs codec that others may lack it; docs/format.md says which we use.
+warnings.filterwarnings("ignore", "Numcodecs codecs are not in", ZarrUserWarning)
 
 RECIPE = "recipe.json"
 ROOT = "logits.zarr"
 SIDE = "commit/cache.json"
-NORM, PROBE = "norm", "probe"
+NORM, PROBE, CLASS_WEIGHT = "norm", "probe", "class_weight"
 THUMBNAIL = (8, 8, 3)
 _CRC = {"name": "crc32c"}
 _COMMIT = re.compile(r"^commit/(\d{5})/(\d{5})\.json$")
@@ -85,49 +91,71 @@ class Grid:
         return zarr.Array(AsyncArray(self.metadata(), place, config))  # type: ignore[call-overload]
 
 
-def view_grids(recipe: Recipe, view: int) -> dict[str, Grid]:
-    """The arrays of a view: ``norm``, the codec's, ``probe``."""
-    count, shard = recipe.dataset.samples, recipe.shard
-    base = f"view/{view:05d}"
-    grids = {NORM: Grid(f"{base}/{NORM}", "float32", (count,), (shard,), (recipe.chunk,), 0, "NaN")}
-    for name, spec in recipe.make_codec().arrays.items():
-        grids[name] = _code_grid(f"{base}/{name}", spec, recipe)
-    probes, per_shard = math.ceil(count / PROBE_EVERY), shard // PROBE_EVERY
-    # Chunks of probes follow those of the codes where they can, so none is decoded twice.
-    aligned = recipe.chunk % PROBE_EVERY == 0
-    per_chunk = recipe.chunk // PROBE_EVERY if aligned else per_shard
-    shape, cut = (probes, *THUMBNAIL), (per_shard, *THUMBNAIL)
-    grids[PROBE] = Grid(f"{base}/{PROBE}", "uint8", shape, cut, (per_chunk, *THUMBNAIL), 0, 0)
-    return grids
+class Layout:
+    """Where all arrays of a cache lie and how they are cut."""
+
+    def __init__(self, recipe: Recipe, shapes: Mapping[str, Sequence[int]]) -> None:
+        """From the recipe, and the shapes of the arrays beside the views that it leaves open.
+
+        Raises:
+            DataError: if the codec has no arrays of such shapes.
+        """
+        self.recipe = recipe
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        codecs = {name: shape for name, shape in shapes.items() if name != CLASS_WEIGHT}
+        self.codes = arrays_of(recipe.planned_codec(), recipe.dataset.classes, codecs)
+        weight = self.shapes.get(CLASS_WEIGHT, (recipe.dataset.classes, 1))
+        if len(weight) != 2 or weight[0] != recipe.dataset.classes:
+            raise DataError(f"{CLASS_WEIGHT} has the shape {weight}")
+
+    def view(self, view: int) -> dict[str, Grid]:
+        """The arrays of a view: ``norm``, the codec's, ``probe``."""
+        recipe, base = self.recipe, f"view/{view:05d}"
+        count, shard, chunk = recipe.dataset.samples, recipe.shard, recipe.chunk
+        norm = Grid(f"{base}/{NORM}", "float32", (count,), (shard,), (chunk,), 0, "NaN", (PCODEC,))
+        grids = {NORM: norm}
+        for name, spec in self.codes.items():
+            grids[name] = _code_grid(f"{base}/{name}", spec, recipe)
+        probes, per_shard = math.ceil(count / PROBE_EVERY), shard // PROBE_EVERY
+        # Chunks of probes follow those of the codes where they can, so none is decoded twice.
+        per_chunk = per_shard if chunk % PROBE_EVERY else chunk // PROBE_EVERY
+        shape, cut = (probes, *THUMBNAIL), (per_shard, *THUMBNAIL)
+        # zstd for the sake of the last chunk, most of which may be fill.
+        grids[PROBE] = Grid(
+            f"{base}/{PROBE}", "uint8", shape, cut, (per_chunk, *THUMBNAIL), 0, 0, (BYTES, ZSTD)
+        )
+        return grids
+
+    def side(self) -> dict[str, Grid]:
+        """The arrays beside the views: label, content, the codec's, the teacher's last layer."""
+        count = (self.recipe.dataset.samples,)
+        grids = {
+            "label": Grid("sample/label", "int32", count, count, None, 0, 0),
+            "content": Grid("sample/content", "uint64", count, count, None, 0, 0),
+        }
+        for name, shape in self.shapes.items():
+            folder = "teacher" if name == CLASS_WEIGHT else "codec"
+            grids[name] = Grid(f"{folder}/{name}", "float32", shape, shape, None, 0, 0.0)
+        return grids
 
 
 def _code_grid(name: str, spec: ArraySpec, recipe: Recipe) -> Grid:
-    def around(along: int, row: tuple[int, ...]) -> tuple[int, ...]:
+    def around(along: int, row: Sequence[int]) -> tuple[int, ...]:
         return (*row[: spec.axis], along, *row[spec.axis :])
 
+    cut = spec.row_chunk or spec.row
+    # A shard holds whole chunks: the row axes are filled up where they end inside one.
+    whole = [math.ceil(size / part) * part for size, part in zip(spec.row, cut, strict=True)]
     return Grid(
         name,
         spec.dtype,
         around(recipe.dataset.samples, spec.row),
-        around(recipe.shard, spec.row),
-        around(recipe.chunk, spec.row_chunk or spec.row),
+        around(recipe.shard, whole),
+        around(recipe.chunk, cut),
         spec.axis,
         0,
         spec.codecs,
     )
-
-
-def side_grids(recipe: Recipe, class_weight: tuple[int, int] | None) -> dict[str, Grid]:
-    """The arrays beside the views: label, content, and the teacher's last layer if it has one."""
-    count = (recipe.dataset.samples,)
-    grids = {
-        "label": Grid("sample/label", "int32", count, count, None, 0, 0),
-        "content": Grid("sample/content", "uint64", count, count, None, 0, 0),
-    }
-    if class_weight:
-        shape = class_weight
-        grids["class_weight"] = Grid("teacher/class_weight", "float32", shape, shape, None, 0, 0.0)
-    return grids
 
 
 def commit_name(unit: Unit) -> str:

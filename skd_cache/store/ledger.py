@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from skd_cache.batch import Statistics
 from skd_cache.errors import DataError, InputError
-from skd_cache.store.commit import Commit, view_digest
+from skd_cache.store.commit import Commit, SideCommit, view_digest
 from skd_cache.store.document import MAX_BYTES
-from skd_cache.store.layout import SIDE, Unit, commit_name, unit_of, view_grids
+from skd_cache.store.layout import SIDE, Layout, Unit, commit_name, unit_of
 from skd_cache.store.objects import Objects
-from skd_cache.store.recipe import Recipe
 
 _PARALLEL_READS = 16
 
@@ -17,10 +16,10 @@ _PARALLEL_READS = 16
 class Ledger:
     """The commits of one cache. They are never rewritten, so each is read once."""
 
-    def __init__(self, objects: Objects, recipe: Recipe) -> None:
-        self._objects, self._recipe = objects, recipe
+    def __init__(self, objects: Objects, layout: Layout, side: SideCommit) -> None:
+        self._objects, self._layout, self._recipe = objects, layout, layout.recipe
         self._commits: dict[Unit, Commit] = {}
-        self._side = objects.get(SIDE, MAX_BYTES)
+        self._side = side
         self.refresh()
 
     @property
@@ -78,7 +77,7 @@ class Ledger:
             raise InputError(f"{self._objects.location} does not hold view {view}: {total}")
         units = (Unit(view, shard) for shard in range(self._recipe.shards))
         documents = {commit_name(unit): self._commits[unit].canonical() for unit in units}
-        return view_digest({SIDE: self._side, **documents})
+        return view_digest({SIDE: self._side.canonical(), **documents})
 
     def _parse(self, name: str, unit: Unit, data: bytes) -> Commit:
         """A unit's commit, as long as it is that unit's and complete."""
@@ -88,7 +87,9 @@ class Ledger:
         if told != (self._recipe.cache_id, unit.view, unit.shard):
             raise DataError(f"{place} is damaged: it belongs to another cache, view or shard")
         start, stop = self.unit_range(unit.shard)
-        arrays = view_grids(self._recipe, unit.view).keys()
+        if commit.side != self._side.digest():
+            raise DataError(f"{place} was encoded on another basis or for other samples")
+        arrays = self._layout.view(unit.view).keys()
         if commit.objects.keys() != arrays or commit.statistics.count != stop - start:
             raise DataError(f"{place} is damaged: it does not cover its shard")
         return commit

@@ -18,7 +18,7 @@ from skd_cache.errors import DataError, InputError
 from skd_cache.seed import positions_of, samples_at
 from skd_cache.store.ahead import read_ahead
 from skd_cache.store.commit import Commit
-from skd_cache.store.layout import NORM, PROBE, THUMBNAIL, Grid, Unit, view_grids
+from skd_cache.store.layout import NORM, PROBE, THUMBNAIL, Grid, Layout, Unit
 from skd_cache.store.objects import Objects
 from skd_cache.store.recipe import PROBE_EVERY, Recipe
 
@@ -78,7 +78,7 @@ class Reader:
     """Committed rows of one cache, by position or by sample."""
 
     objects: Objects
-    recipe: Recipe
+    layout: Layout
     codec: Codec
     commits: Mapping[Unit, Commit]
     statistics: Statistics
@@ -87,6 +87,11 @@ class Reader:
     _margins: "OrderedDict[Unit, tuple[Tensor, Tensor, int]]" = field(default_factory=OrderedDict)
     _kept: "OrderedDict[tuple[int, int], _Chunk]" = field(default_factory=OrderedDict)
     _kept_bytes: int = 0
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the cache."""
+        return self.layout.recipe
 
     def read(self, view: int, start: int, stop: int) -> Rows:
         """The rows at positions ``[start, stop)``."""
@@ -213,7 +218,7 @@ class Reader:
 
     def _array(self, view: int, name: str) -> "tuple[Grid, zarr.Array[Any]]":
         if (view, name) not in self._arrays:
-            grid = view_grids(self.recipe, view)[name]
+            grid = self.layout.view(view)[name]
             store = ObjectStore(self.objects.store, read_only=True)
             self._arrays[view, name] = grid, grid.open(store)
         return self._arrays[view, name]
@@ -233,7 +238,7 @@ class Reader:
                 f"{self.objects.location} does not hold view {unit.view}, shard {unit.shard}: "
                 "build that view first"
             )
-        for problem in check_unit(self.objects, self.recipe, commit, full=True):
+        for problem in check_unit(self.objects, self.layout, commit, full=True):
             raise DataError(f"{self._name(unit)}: {problem}")
         self._checked.add(unit)
 
@@ -267,9 +272,9 @@ class Reader:
         return Rows(view, start, teacher, positions, probes)
 
 
-def check_unit(objects: Objects, recipe: Recipe, commit: Commit, *, full: bool) -> Iterator[str]:
+def check_unit(objects: Objects, layout: Layout, commit: Commit, *, full: bool) -> Iterator[str]:
     """What is wrong with a unit's objects: sizes, and with ``full`` every byte."""
-    for name, grid in view_grids(recipe, commit.view).items():
+    for name, grid in layout.view(commit.view).items():
         wanted, place = commit.objects[name], grid.object(commit.shard)
         size = objects.size(place)
         if size is None:

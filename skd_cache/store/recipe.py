@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from skd_cache.codec import Codec, from_settings
+from skd_cache.codec import Planned, from_settings
 from skd_cache.store.document import HEX64, Document, canonical_json
 
 PROBE_EVERY = 64
@@ -88,8 +88,8 @@ class Recipe(Document):
         """Shards of a view; the last may be short."""
         return math.ceil(self.dataset.samples / self.shard)
 
-    def make_codec(self) -> Codec:
-        """The codec these logits are stored with.
+    def planned_codec(self) -> Planned:
+        """The codec these logits are stored with, without what is fitted to them.
 
         Raises:
             InputError: if this version does not know it.

@@ -1,4 +1,4 @@
-"""What lies beside the views of a cache: recipe, metadata, labels, contents, last layer."""
+"""What lies beside the views of a cache: recipe, metadata, labels, basis, last layer."""
 
 import json
 import math
@@ -13,14 +13,15 @@ from skd_cache.errors import DataError, InputError
 from skd_cache.store.commit import ObjectPrint, SideCommit
 from skd_cache.store.document import MAX_BYTES
 from skd_cache.store.layout import (
+    CLASS_WEIGHT,
     RECIPE,
     ROOT,
     SIDE,
     Grid,
+    Layout,
     group_metadata,
     metadata_objects,
     root_metadata,
-    side_grids,
 )
 from skd_cache.store.objects import Objects, fingerprint
 from skd_cache.store.recipe import Recipe
@@ -28,6 +29,7 @@ from skd_cache.store.writer import Fault, encode_shard, put_commit, put_data
 
 CRC_BYTES = 4
 MAX_PROVENANCE_BYTES = 4 * 1024 * 1024
+_OF_SAMPLES = ("label", "content")
 _ROOT_METADATA = f"{ROOT}/zarr.json"
 _VIEW_METADATA = f"{ROOT}/view/zarr.json"
 
@@ -41,14 +43,18 @@ def create(
 ) -> None:
     """Put all that lies beside the views, if it is not there yet; the commit comes last.
 
+    Of a codec that was fitted twice the arrays of the first stay: two fits may differ in their
+    last bits, and either does.
+
     Raises:
         InputError: if other labels or contents were committed under the same recipe.
     """
-    weight = arrays.get("class_weight")
-    grids = side_grids(recipe, None if weight is None else (weight.shape[0], weight.shape[1]))
+    open_shapes = (name for name in arrays if name not in _OF_SAMPLES)
+    layout = Layout(recipe, {name: list(arrays[name].shape) for name in open_shapes})
+    grids = layout.side()
     encoded = {name: _encode(grid, arrays[name]) for name, grid in grids.items()}
     if objects.size(SIDE) is not None:
-        _compare(objects, recipe, grids, encoded)
+        _compare(objects, recipe, encoded)
         return
     put_data(objects, RECIPE, recipe.canonical(), fault)
     root = root_metadata(recipe, provenance)
@@ -61,13 +67,13 @@ def create(
         name: ObjectPrint.of(put_data(objects, grid.object(), encoded[name], fault))
         for name, grid in grids.items()
     }
-    shape = None if weight is None else list(weight.shape)
-    commit = SideCommit(cache=recipe.cache_id, class_weight=shape, objects=prints)
+    shapes = {name: list(shape) for name, shape in layout.shapes.items()}
+    commit = SideCommit(cache=recipe.cache_id, shapes=shapes, objects=prints)
     put_commit(objects, SIDE, commit.canonical(), fault)
 
 
-def read_commit(objects: Objects, recipe: Recipe) -> SideCommit:
-    """The commit of what lies beside the views.
+def read_commit(objects: Objects, recipe: Recipe) -> tuple[SideCommit, Layout]:
+    """The commit of what lies beside the views, and the layout that it completes.
 
     Raises:
         InputError: if there is none: the cache was never completely created.
@@ -80,13 +86,15 @@ def read_commit(objects: Objects, recipe: Recipe) -> SideCommit:
         raise InputError(
             f"{objects.location} was never completely created: run its build again"
         ) from error
-    weight = commit.class_weight
-    grids = side_grids(recipe, None if weight is None else (weight[0], weight[1]))
-    if commit.cache != recipe.cache_id or commit.objects.keys() != grids.keys():
+    if commit.cache != recipe.cache_id:
         raise DataError(f"{place} belongs to another cache")
-    if weight is not None and weight[0] != recipe.dataset.classes:
-        raise DataError(f"{place} is damaged: class_weight has {weight[0]} classes")
-    return commit
+    try:
+        layout = Layout(recipe, commit.shapes)
+    except DataError as error:
+        raise DataError(f"{place} is damaged: {error}") from error
+    if commit.objects.keys() != layout.side().keys():
+        raise DataError(f"{place} belongs to another cache")
+    return commit, layout
 
 
 def read_recipe(objects: Objects) -> Recipe:
@@ -127,14 +135,13 @@ def read_provenance(objects: Objects, recipe: Recipe) -> dict[str, Any]:
     raise DataError(f"{place} is missing or damaged: get the cache from where it came again")
 
 
-def read_array(objects: Objects, recipe: Recipe, commit: SideCommit, name: str) -> NDArray[Any]:
+def read_array(objects: Objects, layout: Layout, commit: SideCommit, name: str) -> NDArray[Any]:
     """An array from beside the views, compared with its commit first.
 
     Raises:
         DataError: if it differs from what was committed.
     """
-    weight = commit.class_weight
-    grid = side_grids(recipe, None if weight is None else (weight[0], weight[1]))[name]
+    grid = layout.side()[name]
     for problem in check_array(objects, grid, commit.objects[name], full=True):
         raise DataError(f"{objects.location}: {problem}")
     try:
@@ -161,13 +168,12 @@ def check_array(objects: Objects, grid: Grid, wanted: ObjectPrint, *, full: bool
 def check(objects: Objects, recipe: Recipe, *, full: bool) -> Iterator[str]:
     """What is wrong beside the views, in words."""
     try:
-        commit = read_commit(objects, recipe)
+        commit, layout = read_commit(objects, recipe)
         read_provenance(objects, recipe)
     except (DataError, InputError) as error:
         yield str(error)
         return
-    weight = commit.class_weight
-    grids = side_grids(recipe, None if weight is None else (weight[0], weight[1]))
+    grids = layout.side()
     for name, grid in grids.items():
         yield from check_array(objects, grid, commit.objects[name], full=full)
     yield from check_metadata(
@@ -188,14 +194,13 @@ def check_metadata(objects: Objects, wanted: Mapping[str, bytes]) -> Iterator[st
             yield str(error)
 
 
-def _compare(
-    objects: Objects, recipe: Recipe, grids: Mapping[str, Grid], encoded: Mapping[str, bytes]
-) -> None:
+def _compare(objects: Objects, recipe: Recipe, encoded: Mapping[str, bytes]) -> None:
     """Refuse to go on with a cache that was made from other files or another last layer."""
-    committed = read_commit(objects, recipe).objects
-    for name in sorted(grids.keys() | committed.keys()):
-        ours = encoded.get(name)
-        if ours is None or name not in committed or committed[name].print != fingerprint(ours):
+    committed = read_commit(objects, recipe)[0].objects
+    for name in (*_OF_SAMPLES, CLASS_WEIGHT):
+        ours = fingerprint(encoded[name]) if name in encoded else None
+        theirs = committed[name].print if name in committed else None
+        if ours != theirs:
             raise InputError(
                 f"{objects.location} was built from other data, its {name} differs: restore what "
                 "it was built from, or build in another place"

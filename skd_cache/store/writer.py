@@ -22,13 +22,13 @@ from skd_cache.store.layout import (
     NORM,
     PROBE,
     Grid,
+    Layout,
     Unit,
     commit_name,
     metadata_objects,
-    view_grids,
 )
 from skd_cache.store.objects import Objects, Print, fingerprint
-from skd_cache.store.recipe import PROBE_EVERY, Recipe
+from skd_cache.store.recipe import PROBE_EVERY
 
 FAULT_VARIABLE = "SKD_CACHE_FAULT"
 Fault = Callable[[str], None]
@@ -91,7 +91,7 @@ def put_commit(objects: Objects, name: str, document: bytes, fault: Fault) -> No
 
 
 def check_rows(
-    recipe: Recipe,
+    layout: Layout,
     unit: Unit,
     norm: NDArray[np.float32],
     code: Mapping[str, NDArray[Any]],
@@ -102,10 +102,10 @@ def check_rows(
     Raises:
         ValueError: naming the array and the shape it should have.
     """
+    recipe = layout.recipe
     rows = min(recipe.shard, recipe.dataset.samples - unit.shard * recipe.shard)
-    specs = recipe.make_codec().arrays
     wanted: dict[str, tuple[tuple[int, ...], str]] = {
-        name: ((rows, *spec.row), spec.dtype) for name, spec in specs.items()
+        name: ((rows, *spec.row), spec.dtype) for name, spec in layout.codes.items()
     }
     wanted[NORM] = ((rows,), "float32")
     wanted[PROBE] = ((-(-rows // PROBE_EVERY), 8, 8, 3), "uint8")
@@ -122,7 +122,8 @@ def check_rows(
 
 def write_unit(
     objects: Objects,
-    recipe: Recipe,
+    layout: Layout,
+    side: str,
     held: Held,
     unit: Unit,
     norm: NDArray[np.float32],
@@ -133,10 +134,10 @@ def write_unit(
     fault: Fault,
 ) -> Commit:
     """Encode, put, read back and commit one unit; see :meth:`skd_cache.store.Cache.write_unit`."""
-    check_rows(recipe, unit, norm, code, probe)
+    check_rows(layout, unit, norm, code, probe)
     if objects.size(commit_name(unit)) is not None:
         raise SkdCacheError(f"{objects.location} has view {unit.view}, shard {unit.shard} already")
-    grids = view_grids(recipe, unit.view)
+    grids = layout.view(unit.view)
     for name, data in metadata_objects(grids).items():
         put_data(objects, name, data, fault)
     prints = {}
@@ -145,7 +146,8 @@ def write_unit(
         shard = encode_shard(grid, unit.shard, np.moveaxis(rows, 0, grid.axis))
         prints[name] = ObjectPrint.of(put_data(objects, grid.object(unit.shard), shard, fault))
     commit = Commit(
-        cache=recipe.cache_id,
+        cache=layout.recipe.cache_id,
+        side=side,
         view=unit.view,
         shard=unit.shard,
         objects=prints,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from skd_cache.batch import Statistics, judge
-from skd_cache.codec import parse_codec
+from skd_cache.codec import fit, parse_codec
 from skd_cache.seed import samples_at
 from skd_cache.store import (
     Cache,
@@ -72,11 +72,19 @@ def side_arrays(recipe):
     }
 
 
+def fitted(recipe):
+    """The recipe's codec, fitted to view 0, shard 0 where it must be."""
+    stop = min(recipe.shard, recipe.dataset.samples)
+    first = logits_of(recipe, 0, samples_of(recipe, 0, 0, stop))
+    return fit(recipe.planned_codec(), [first], None)
+
+
 def create(home, recipe=None, **options) -> Cache:
     recipe = recipe or make_recipe()
     provenance = {"software": {"numpy": np.__version__}}
     where = Path(home) / recipe.cache_id
-    return create_cache(where, recipe, provenance=provenance, **(side_arrays(recipe) | options))
+    given = side_arrays(recipe) | {"codec": fitted(recipe)} | options
+    return create_cache(where, recipe, provenance=provenance, **given)
 
 
 def write(cache, unit):

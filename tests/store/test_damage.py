@@ -11,7 +11,7 @@ import pytest
 from skd_cache.errors import DataError, InputError
 from skd_cache.seed import samples_at
 from skd_cache.store import Recipe, Unit, create_cache, open_cache
-from skd_cache.store.layout import view_grids
+from skd_cache.store.layout import Layout
 from skd_cache.store.writer import encode_shard
 from tests.store.small_cache import create, fill, make_recipe, side_arrays, write
 
@@ -83,7 +83,7 @@ def test_a_norm_that_is_not_a_number_is_damage(folder):
     cache = open_cache(folder)
     norm = cache.read(0, 0, 128).teacher.norm.numpy().copy()
     norm[3] = np.nan
-    grid = view_grids(cache.recipe, 0)["norm"]
+    grid = Layout(cache.recipe, {}).view(0)["norm"]
     data = encode_shard(grid, 0, norm)
     (folder / grid.object(0)).write_bytes(data)
     place = folder / "commit/00000/00000.json"

@@ -74,16 +74,47 @@ class Reader:
         rows = 0
         for index in range(-(-count // shard)):
             tails = {"norm": f"{index}", "code": f"{index}/0", "probe": f"{index}/0/0/0"}
+            if self.recipe["codec"]["name"] == "klt":
+                along = f"0/{index}"
+                tails |= {"code": along, "refine": along, "guard": f"{index}"}
             places = {name: f"{base}/{name}/c/{tail}" for name, tail in tails.items()}
             commit = self.check(f"{view:05d}/{index:05d}.json", places)
             rows += commit["statistics"]["count"]
         assert rows == count
         norm, code = self.zarr[f"{base}/norm"][:], self.zarr[f"{base}/code"][:]
         assert np.isfinite(norm).all()
-        if self.recipe["codec"]["name"] != "float32":
+        if self.recipe["codec"]["name"] == "klt":
+            code = self.klt(base, norm, code)
+        elif self.recipe["codec"]["name"] != "float32":
             code = code.astype(np.float64)
             code -= code.mean(axis=1, keepdims=True)
             code *= (norm / np.sqrt((code**2).sum(axis=1)))[:, None]
+        return self.by_sample(view, code)
+
+    def klt(self, base, norm, code):
+        chosen = self.recipe["codec"]
+        basis, offset = (self.zarr[f"codec/{name}"][:].astype("f8") for name in ("basis", "offset"))
+        classes, guard = len(basis), self.zarr[f"{base}/guard"][:].astype(int)
+        divisors = [d for ranks, d in chosen["refine"] for _ in range(ranks)][: classes // 2]
+        refine = self.zarr[f"{base}/refine"][:].T / np.array(divisors)
+        rows, ranks = np.empty((len(norm), classes)), len(divisors)
+        for p, q in enumerate(code.T.astype("f8")):
+            unit = chosen["step"] * 4.0 ** (guard[p] >> 2)
+            b, n = basis @ q + offset, norm[p] / unit
+            order = sorted(range(classes), key=lambda i, b=b: (-b[i], i))
+            first, others = order[:ranks], order[ranks:]
+            mixed = [(i + 1) * (2 * k + 1) * 0x9E3779B1 % 2**32 for k, i in enumerate(first)]
+            assert sum(mixed) % 2**32 >> 30 == guard[p] & 3
+            t = n / np.linalg.norm(b - b.mean()) * (b[first] - b.mean()) + refine[p]
+            rest = b[others] - b[others].mean()
+            left = n**2 - (t**2).sum() - t.sum() ** 2 / len(others)
+            rows[p, first] = t * unit
+            stretched = np.sqrt(left / (rest**2).sum()) * rest - t.sum() / len(others)
+            rows[p, others] = stretched * unit
+        return rows
+
+    def by_sample(self, view, code):
+        count = self.recipe["dataset"]["samples"]
         group = view // self.recipe["views_per_decode"]
         seed = self.recipe["seed"]
         return {sample_at(p, seed, group, count): code[p] for p in range(count)}
@@ -113,6 +144,15 @@ def test_the_document_is_enough_to_read_a_cache(tmp_path, codec):
     assert (reader.zarr["teacher/class_weight"][:] == sides["class_weight"]).all()
     assert reader.zarr.attrs["recipe"] == reader.recipe
     assert "provenance" in reader.zarr.attrs
+
+
+def test_the_document_is_enough_to_read_klt_to_a_few_bits(tmp_path):
+    cache = create(tmp_path, make_recipe(classes=40, codec="klt"))
+    fill(cache)
+    found = Reader(Path(cache.location)).logits(0)
+    ours = cache.lookup(0, np.arange(300)).logits().numpy()
+    for sample in range(300):
+        np.testing.assert_allclose(ours[sample], found[sample], rtol=1e-5, atol=1e-5)
 
 
 def test_the_documents_own_examples_hold():

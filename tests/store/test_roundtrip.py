@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from skd_cache.batch import Statistics
-from skd_cache.codec import parse_codec
 from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.store import Unit, create_cache, open_cache
 from skd_cache.store.objects import Objects
@@ -223,9 +222,9 @@ def test_rows_that_are_not_the_units_are_refused(tmp_path):
 
 @given(
     samples=st.integers(1, 400),
-    classes=st.integers(2, 5),
+    classes=st.integers(2, 40),
     cut=st.sampled_from([(64, 64), (64, 1), (128, 16), (192, 96), (64, 8), (320, 64)]),
-    codec=st.sampled_from(["float32", "float16", "int8"]),
+    codec=st.sampled_from(["float32", "float16", "int8", "klt"]),
     batch_size=st.integers(1, 130),
 )
 @settings(deadline=None, max_examples=25)
@@ -234,10 +233,11 @@ def test_any_size_comes_back(tmp_path_factory, samples, classes, cut, codec, bat
     cache = create(tmp_path_factory.mktemp("any"), recipe)
     fill(cache)
     again = open_cache(cache.location)
-    codes = parse_codec(codec, classes).encode(expected(recipe, 0, 0, samples))
+    codes = again.codec.encode(expected(recipe, 0, 0, samples))
     batches = list(again.stream(0, 0, samples, batch_size))
-    stored = torch.cat([batch.teacher.code["code"] for batch in batches]).numpy()
-    assert (stored == codes.code["code"]).all()
+    for name, rows in codes.code.items():
+        stored = torch.cat([batch.teacher.code[name] for batch in batches]).numpy()
+        assert (stored == rows).all()
     assert torch.cat([batch.teacher.norm for batch in batches]).numpy().tobytes() == (
         codes.norm.tobytes()
     )

@@ -1,0 +1,32 @@
+"""What is asked of the pixels, batch by batch, and whose logits a batch's rows are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from skd_cache.codec import NotFiniteError
+from skd_cache.dataset.images import ImageSet
+from skd_cache.errors import DataError
+from skd_cache.replay import Request
+
+
+def batches_of(whole: Request, batch_size: int) -> Iterator[Request]:
+    """A request cut into batches; the last may be short."""
+    for start in range(0, len(whole), batch_size):
+        yield whole.rows(start, start + batch_size)
+
+
+@contextmanager
+def samples_named(images: ImageSet, view: int, request: Request) -> Iterator[None]:
+    """Say of which sample the logits are that a codec refuses.
+
+    Raises:
+        DataError: in place of :class:`NotFiniteError`.
+    """
+    try:
+        yield
+    except NotFiniteError as error:
+        sample = int(request.samples[error.row])
+        raise DataError(
+            f"the teacher's logits of sample {sample} ({images.describe(sample)}) in view "
+            f"{view} {error.what}: check its weights, or use --precision float32"
+        ) from error

@@ -1,0 +1,344 @@
+"""Logits as a few coarse Karhunen-Loeve coefficients, the largest classes refined.
+
+A row is kept as integers ``q`` on a basis fitted to the teacher's own logits. What they
+reconstruct, ``b = basis @ q + offset``, is *exact*: basis and offset are multiples of 2^-13, the
+basis and the codes have 11 significant bits (as many as TF32 keeps), and a row whose partial sums
+could need more than the 24 bits of a float32 is kept at a coarser step. So the order of ``b`` is
+the same on every machine, and the K largest classes can be refined without storing which they
+are. All that follows is float64 on exact sums: decoded logits are the same bits everywhere.
+docs/format.md has the steps one by one.
+
+Shape legend: B rows, C classes, R components, K refined ranks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skd_cache.codec.codec import PCODEC, ArraySpec, Encoded, Rows, centre
+from skd_cache.codec.klt_settings import KltSettings
+from skd_cache.codec.watch import DecodeWatch
+from skd_cache.errors import DataError
+
+FRACTION_BITS = 13
+SIGNIFICANT_BITS = 11
+LARGEST_SUM = 2.0 ** (24 - FRACTION_BITS)
+LARGEST_CODE = 2**SIGNIFICANT_BITS - 1
+LARGEST_ENERGY = 2.0 ** (52 - 2 * FRACTION_BITS)
+"""Of reconstructed rows, so that float64 sums their squares exactly."""
+LARGEST_INPUT = 2.0**12
+LARGEST_OFFSET = 2.0**9
+INPUT_GRID = 2.0**16
+"""Encoding rounds its input to this fraction of a step, so that float64 projects it exactly."""
+BLOCK = 32
+REFINED_BLOCK = 8
+CODE, REFINE, GUARD = "code", "refine", "guard"
+BASIS, OFFSET, THRESHOLD = "basis", "offset", "threshold"
+_HASH_BITS = 2
+_INT16 = 2**15 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Klt:
+    """A fitted basis, and how rows are written on it.
+
+    Args:
+        chosen: step, refinement, trade-off.
+        basis: ``[C, R]`` float32, R a multiple of 32; a column is a component times the gain
+            that makes a code the best guess of its coefficient.
+        offset: ``[C]`` float32, the mean logits in steps.
+        threshold: ``[R, 2]`` float32, in codes: the magnitude from which a coefficient is coded
+            as one, and how far beyond the half it is rounded up to two and more.
+
+    Raises:
+        DataError: if these arrays cannot be a basis.
+    """
+
+    chosen: KltSettings
+    basis: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    threshold: NDArray[np.float32]
+    _moved: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _watch: DecodeWatch = field(default_factory=DecodeWatch, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, array in self.side.items():
+            if not np.isfinite(array).all():
+                raise DataError(f"the klt codec's {name} holds a NaN or an infinity")
+        for name in (BASIS, OFFSET):
+            grid = self.side[name].astype(np.float64) * 2.0**FRACTION_BITS
+            if (grid != np.rint(grid)).any():
+                raise DataError(f"the klt codec's {name} is not in multiples of 2^-{FRACTION_BITS}")
+        if (significant(self.basis) != self.basis).any():
+            raise DataError(f"the klt codec's basis has over {SIGNIFICANT_BITS} significant bits")
+        if np.linalg.norm(self.offset) > LARGEST_OFFSET:
+            raise DataError(f"the klt codec's offset is over {LARGEST_OFFSET:g} steps long")
+
+    @property
+    def name(self) -> str:
+        """The name it is asked for by."""
+        return self.chosen.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As it stands in a recipe."""
+        return self.chosen.settings
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return len(self.basis)
+
+    @property
+    def side(self) -> Mapping[str, NDArray[np.float32]]:
+        """The fitted arrays, kept once per cache."""
+        return {BASIS: self.basis, OFFSET: self.offset, THRESHOLD: self.threshold}
+
+    @property
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """Codes ``[R, N]`` by component, refinements ``[K, N]`` by rank, guards ``[N]``."""
+        return klt_arrays(self.chosen, *self.basis.shape)
+
+    @cached_property
+    def _fineness(self) -> Tensor:
+        """The step of each refined rank in units of the codec's, ``[K]`` float64."""
+        divisors = refined_divisors(self.chosen, self.classes)
+        return 1.0 / torch.tensor(divisors, dtype=torch.float64)
+
+    @cached_property
+    def _peak(self) -> float:
+        return float(np.abs(self.offset).max())
+
+    @cached_property
+    def _lengths(self) -> tuple[float, Tensor]:
+        """The longest row of the basis, and the squared length of each column, ``[R]``."""
+        squares = np.square(self.basis.astype(np.float64))
+        columns = squares.sum(axis=0)
+        # A column of zeros stands for no component: its coefficient is then zero.
+        squared = torch.from_numpy(np.where(columns > 0, columns, np.inf))
+        return float(np.sqrt(squares.sum(axis=1).max())), squared
+
+    def encode(self, logits: Rows) -> Encoded:
+        """Norms and codes of logits ``[B, C]``; the same whatever the batches and threads."""
+        centred, norm = centre(logits)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            arrays = self._encode(torch.from_numpy(centred), torch.from_numpy(norm))
+        return Encoded(norm, {name: arrays[name].numpy() for name in self.arrays})
+
+    def _encode(self, rows: Tensor, norms: Tensor) -> dict[str, Tensor]:
+        times = norms.double() / (self.chosen.step * LARGEST_INPUT)
+        escape = times.clamp(min=1).log2().div_(2).ceil_().to(torch.int64)  # [B]
+        code, scaled, base = self._project(rows, escape)
+        while len(todo := torch.nonzero(~self._fits(code, base))[:, 0]):
+            escape[todo] += 1
+            code[todo], scaled[todo], base[todo] = self._project(rows[todo], escape[todo])
+        found = Reconstruction(base, norms / self._unit(escape)[:, 0], self._fineness)
+        refine = ((found.gathered(scaled) - found.top()) / self._fineness).round_()
+        guard = (escape << _HASH_BITS | found.hash(_HASH_BITS)).to(torch.int16)
+        refine = refine.clamp_(-_INT16, _INT16).to(torch.int16)
+        return {CODE: code.to(torch.int16), REFINE: refine, GUARD: guard}
+
+    def decode(self, code: Mapping[str, Tensor], norm: Tensor) -> Tensor:
+        """The centred logits ``[B, C]`` float32, each row at its stored norm.
+
+        Raises:
+            DataError: if other classes came out largest than when the rows were encoded; on a
+                GPU, which is not waited for, some batches later or at :meth:`settle`.
+        """
+        with torch.no_grad(), torch.autocast(norm.device.type, enabled=False):
+            guard = code[GUARD].to(torch.int64)
+            unit = self._unit(guard >> _HASH_BITS)  # [B, 1]
+            fineness = self._fineness.to(norm.device)
+            found = Reconstruction(self._multiply(code[CODE]), norm / unit[:, 0], fineness)
+            self._watch.see(found.hash(_HASH_BITS) != guard & (2**_HASH_BITS - 1))
+            return found.refined(code.get(REFINE), unit[:, 0])
+
+    def settle(self) -> None:
+        """Wait until all that was decoded on a GPU is compared.
+
+        Raises:
+            DataError: as :meth:`decode`.
+        """
+        self._watch.settle()
+
+    def _unit(self, escape: Tensor) -> Tensor:
+        """The step of rows that were escaped so many times, ``[B, 1]`` float64."""
+        steps = [self.chosen.step * 4.0**times for times in range(64)]
+        return torch.tensor(steps, dtype=torch.float64, device=escape.device)[escape][:, None]
+
+    def _project(self, rows: Tensor, escape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes ``[B, R]``, rows in steps and what the codes reconstruct, ``[B, C]``; exact."""
+        scaled = (rows / self._unit(escape)).mul_(INPUT_GRID).round_().div_(INPUT_GRID)
+        basis, offset = self._tensors(rows.device, torch.float64)
+        coefficient = ((scaled - offset) @ basis).div_(self._lengths[1])
+        size = coefficient.abs()
+        first, later = torch.from_numpy(self.threshold).double().unbind(1)
+        rounded = (size + (0.5 - later)).floor_().clamp_(min=1)
+        code = torch.where(size < first, 0.0, rounded.copysign_(coefficient))
+        return code, scaled, self._multiply(code)
+
+    def _multiply(self, code: Tensor) -> Tensor:
+        """``basis @ code + offset`` for codes ``[B, R]``, exactly: ``[B, C]`` float32."""
+        basis, offset = self._tensors(code.device, _product_dtype(code.device))
+        return (code.to(basis.dtype) @ basis.T).to(torch.float32) + offset.to(torch.float32)
+
+    def _fits(self, code: Tensor, base: Tensor) -> Tensor:
+        """Which rows ``[B]`` are computed exactly by float32 products and float64 sums."""
+        length = torch.linalg.vector_norm(code, dim=1)
+        longest = self._lengths[0] * length + self._peak
+        fits: Tensor = code.abs().amax(dim=1) <= LARGEST_CODE
+        fits &= longest < LARGEST_SUM
+        return fits.logical_and_(energy(base) < LARGEST_ENERGY)
+
+    def _tensors(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Basis ``[C, R]`` and offset ``[C]`` on a device."""
+        if (device, dtype) not in self._moved:
+            basis, offset = torch.from_numpy(self.basis), torch.from_numpy(self.offset)
+            self._moved[device, dtype] = basis.to(device, dtype), offset.to(device, dtype)
+        return self._moved[device, dtype]
+
+
+def klt_arrays(chosen: KltSettings, classes: int, components: int) -> dict[str, ArraySpec]:
+    """Codes ``[R, N]`` by component, refinements ``[K, N]`` by rank, guards ``[N]``."""
+    specs = {CODE: ArraySpec("int16", (components,), 1, (BLOCK,), (PCODEC,))}
+    if ranks := len(refined_divisors(chosen, classes)):
+        specs[REFINE] = ArraySpec("int16", (ranks,), 1, (REFINED_BLOCK,), (PCODEC,))
+    return specs | {GUARD: ArraySpec("int16", (), codecs=(PCODEC,))}
+
+
+def refined_divisors(chosen: KltSettings, classes: int) -> list[int]:
+    """The divisor of the step of each refined rank; at most half of the classes are refined."""
+    return chosen.divisors[: classes // 2]
+
+
+def _product_dtype(device: torch.device) -> torch.dtype:
+    """In what products are exact: float32, unless a CPU was allowed to cut it to bfloat16.
+
+    A GPU cuts float32 to TF32 at most, which holds codes and basis.
+    """
+    if device.type == "cuda":
+        return torch.float32
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
+    precision = getattr(matmul, "fp32_precision", torch.get_float32_matmul_precision())
+    return torch.float64 if precision in {"bf16", "medium"} else torch.float32
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Rows as their codes give them, in steps, and what follows from that alone.
+
+    Sums of ``base`` and its squares are exact, so their order does not matter; everything else
+    is elementwise.
+    """
+
+    base: Tensor  # [B, C] float32, multiples of 2^-13
+    norm: Tensor  # [B] float64, the stored norms in steps
+    fineness: Tensor  # [K] float64, steps of the refined ranks
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The K largest classes, ``[B, K]`` int64, largest first, the lower of equals first."""
+        classes = self.base.shape[1]
+        place = torch.arange(classes, device=self.base.device)
+        # One number of value and class, exact in float64, and no two are equal.
+        key = self.base.double().mul_(2.0 ** (FRACTION_BITS + classes.bit_length())).sub_(place)
+        ranks: Tensor = key.topk(len(self.fineness), dim=1).indices
+        return ranks
+
+    def hash(self, bits: int) -> Tensor:
+        """So many bits that depend on each of the ranks, ``[B]`` int64."""
+        odd = 2 * torch.arange(len(self.fineness), device=self.base.device) + 1
+        mixed = ((self.ranks + 1) * odd * 0x9E3779B1) & 0xFFFFFFFF
+        found: Tensor = (mixed.sum(dim=1) >> (32 - bits)) & (2**bits - 1)
+        return found
+
+    @cached_property
+    def _sum(self) -> Tensor:
+        return self.base.sum(dim=1, dtype=torch.float64)
+
+    @cached_property
+    def _energy(self) -> Tensor:
+        return energy(self.base)
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        return self._sum / self.base.shape[1]
+
+    @cached_property
+    def _gain(self) -> Tensor:
+        """What brings a centred base to the stored norm, ``[B]``; 0 where there is nothing."""
+        length = self._energy - self._sum * self._mean
+        return torch.where(length > 0, self.norm / length.clamp(min=_TINY).sqrt(), 0.0)
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """What the refined classes have in rows ``[B, C]``: ``[B, K]`` float64."""
+        return rows.gather(1, self.ranks).double()
+
+    def top(self) -> Tensor:
+        """The refined classes before they are refined, at the stored norm: ``[B, K]`` float64."""
+        return self._gain[:, None] * (self.gathered(self.base) - self._mean[:, None])
+
+    def refined(self, refine: Tensor | None, unit: Tensor) -> Tensor:
+        """The rows in logits: refined, centred and at the stored norm, ``[B, C]`` float32.
+
+        The norm is put back by stretching the classes that are not refined.
+
+        Args:
+            refine: ``[B, K]`` in steps of ``fineness``, or None where nothing is refined.
+            unit: ``[B]`` float64, the steps in logits.
+        """
+        if refine is None:
+            return self._line(self._gain, self._mean, torch.zeros_like(unit), unit)
+        extra = refine.double() * self.fineness  # [B, K]
+        chosen = self.gathered(self.base)
+        gain, mean, ranks = self._gain, self._mean, len(self.fineness)
+        chosen_sum, chosen_energy = chosen.sum(dim=1), chosen.square().sum(dim=1)
+        extra_sum, mixed_sum = extra.sum(dim=1), (chosen * extra).sum(dim=1)
+        # Sum and energy of the refined values, from exact sums.
+        total = gain * (chosen_sum - mean * ranks) + extra_sum
+        spread = chosen_energy - 2 * mean * chosen_sum + mean * mean * ranks
+        top_energy = gain * gain * spread + 2 * gain * (mixed_sum - mean * extra_sum)
+        top_energy = top_energy + extra.square().sum(dim=1)
+        others = self.base.shape[1] - ranks
+        other_mean, new_mean = (self._sum - chosen_sum) / others, -total / others
+        left = self.norm.square() - top_energy - new_mean.square() * others
+        have = (self._energy - chosen_energy) - (self._sum - chosen_sum) * other_mean
+        can = (left > 0) & (have > 0)
+        stretch = torch.where(can, (left / have.clamp(min=_TINY)).clamp(min=0).sqrt(), 0.0)
+        # Where the refined classes alone are longer than the norm, everything is shortened.
+        length = (top_energy + new_mean.square() * others).clamp(min=_TINY).sqrt()
+        unit = unit * torch.where(can, 1.0, self.norm / length)
+        rows = self._line(stretch, other_mean, new_mean, unit)
+        top = (self.top() + extra) * unit[:, None]
+        return rows.scatter_(1, self.ranks, top.to(torch.float32))
+
+    def _line(self, slope: Tensor, around: Tensor, level: Tensor, unit: Tensor) -> Tensor:
+        """``(slope · (base - around) + level) · unit``, ``[B, C]`` float32."""
+        shift = (level - slope * around) * unit
+        rows = self.base * (slope * unit).to(torch.float32)[:, None]
+        return rows.add_(shift.to(torch.float32)[:, None])
+
+
+def energy(base: Tensor) -> Tensor:
+    """Sums of squares of rows ``[B, C]`` of multiples of 2^-13, ``[B]`` float64."""
+    wide = base.double()
+    squares: Tensor = torch.linalg.vecdot(wide, wide)
+    return squares
+
+
+_TINY = 2.0**-200
+
+
+def significant(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Float32 values rounded to 11 significant bits."""
+    fraction, exponent = np.frexp(values)
+    scale = np.float32(2**SIGNIFICANT_BITS)
+    return np.ldexp(np.rint(fraction * scale) / scale, exponent).astype(np.float32)
