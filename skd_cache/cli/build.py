@@ -49,7 +49,9 @@ PREFLIGHT_SAMPLES = 512
 @click.option("--policy", metavar="NAME|FILE", help="none, rrc-flip, pad-crop-flip, or a .toml.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
 @click.option("--size", type=click.IntRange(8, 8192), help="Pixels the teacher sees.")
-@click.option("--codec", default="int8", show_default=True, help="float32, float16 or int8.")
+@click.option(
+    "--codec", default="int8", show_default=True, help="float32, float16, int8 or topk:K."
+)
 @options.precision
 @options.pixels
 @options.decoder
