@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "teacher": {"replay", "dataset", "pixels", "models"},
     "codec": {"batch"},
     "store": {"seed", "batch", "codec"},
+    "exchange": {"seed", "batch", "codec", "store"},
     "losses": {"batch"},
     "build": {"seed", "batch", "dataset", "replay", "pixels", "teacher", "codec", "store"},
     "distill": {

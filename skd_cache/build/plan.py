@@ -82,7 +82,7 @@ class Plan:
             f"policy {_summary(recipe.policy)}, seed {recipe.seed}",
             f"units     {self.units}, {done} already there, {len(self.missing)} to build",
             f"disk      up to {decimal(self.bytes_needed)} more, codec "
-            f"{recipe.codec['name']}{free}",
+            f"{recipe.planned_codec().name}{free}",
         ]
         if self.kin:
             said.append(f"kin       {', '.join(self.kin)} (same views, other codec or precision)")

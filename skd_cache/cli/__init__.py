@@ -1,6 +1,7 @@
 """The command line: one file per command, imported only when it is called."""
 
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -20,6 +21,8 @@ _COMMANDS = {
     "info": "Show what a cache holds.",
     "verify": "Check a cache's objects against their commits.",
     "doctor": "Check this machine: versions, DALI, GPUs, folders.",
+    "export": "Write a cache into one HDF5 file for others.",
+    "import": "Make a cache of an exported file.",
     "index": "Index a dataset's images, or find all unreadable ones.",
     "pack": "Pack a dataset into one .h5 file.",
 }
@@ -43,7 +46,8 @@ class _Commands(click.Group):
             near = get_close_matches(cmd_name, _COMMANDS, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
             ctx.fail(f"No such command {cmd_name!r}.{hint}")
-        module = importlib.import_module(f"skd_cache.cli.{cmd_name}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"skd_cache.cli.{name}")
         command: click.Command = module.command
         return command
 

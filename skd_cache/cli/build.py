@@ -53,7 +53,7 @@ PREFLIGHT_SAMPLES = 512
     "--codec",
     default="klt",
     show_default=True,
-    help="klt, klt:small, klt:fine, klt:step=0.5,refine=8/4, float32, float16, int8.",
+    help="klt, klt:small, klt:fine, klt:step=0.5,refine=8/4, float32, float16, int8, topk:K.",
 )
 @options.precision
 @options.pixels

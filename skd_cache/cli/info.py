@@ -41,6 +41,7 @@ def describe(cache: Cache) -> dict[str, Any]:
         "id": cache.id,
         "kin": cache.recipe.kin,
         "location": cache.location,
+        "codec": cache.recipe.planned_codec().name,
         "views": views,
         "digest": {str(view): cache.digest(view) for view in views},
         "partial": partial,
@@ -74,7 +75,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"policy      {', '.join(f'{key} {value}' for key, value in recipe['policy'].items())}",
         f"seed        {recipe['seed']}",
         f"pixels      {recipe['pixels']['backend']}, decoded on {recipe['pixels']['decoder']}",
-        f"codec       {recipe['codec']['name']}, {decimal(found['bytes'])}{per_row}",
+        f"codec       {found['codec']}, {decimal(found['bytes'])}{per_row}",
         f"views       {len(found['views'])} complete, shards of each: {found['shards']}",
     ]
     lines += [f"  view {view}: {digest}" for view, digest in found["digest"].items()]

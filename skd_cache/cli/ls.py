@@ -59,7 +59,7 @@ def _row(path: Path) -> dict[str, Any]:
         "teacher": cache.recipe.teacher.architecture,
         "dataset": str(cache.provenance.get("dataset", "?")),
         "policy": f"{policy['crop']}{'-flip' if policy['flip'] else ''}",
-        "codec": str(cache.recipe.codec["name"]),
+        "codec": cache.recipe.planned_codec().name,
         "views": views,
         "partial": len({unit.view for unit in cache.commits} - set(views)),
         "bytes": cache.data_bytes,

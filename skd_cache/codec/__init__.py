@@ -13,6 +13,7 @@ from skd_cache.codec.klt import BLOCK, Klt, klt_arrays
 from skd_cache.codec.klt_fit import MIN_CLASSES, MIN_SAMPLES, fit_klt
 from skd_cache.codec.klt_settings import KltSettings
 from skd_cache.codec.plain import Direction, Float32
+from skd_cache.codec.topk import TopK
 from skd_cache.errors import DataError, InputError
 
 __all__ = [
@@ -42,7 +43,7 @@ def _plain(make: Callable[[int], Planned]) -> Callable[[str, int], Planned]:
     def parse(argument: str, classes: int) -> Planned:
         codec = make(classes)
         if argument:
-            raise InputError(f"the codec {codec.name} has no settings: leave out :{argument}")
+            raise InputError(f"the codec {codec.name} takes no setting, not {argument!r}")
         return codec
 
     return parse
@@ -53,19 +54,21 @@ _CODECS: dict[str, Callable[[str, int], Planned]] = {
     "float32": _plain(Float32),
     "float16": _plain(lambda classes: Direction(classes, "float16")),
     "int8": _plain(lambda classes: Direction(classes, "int8")),
+    "topk": TopK.parse,
 }
 _FROM_SETTINGS: dict[str, Callable[[Mapping[str, Any], int], Planned]] = {
     "klt": lambda settings, _: KltSettings.from_dict(settings),
+    "topk": lambda settings, classes: TopK.parse(str(settings.get("k")), classes),
 }
 
 
 def names() -> list[str]:
-    """The codecs there are."""
+    """The codecs there are, without what follows a colon."""
     return list(_CODECS)
 
 
 def parse_codec(text: str, classes: int) -> Planned:
-    """The codec called ``text``, such as ``int8`` or ``klt:small``, for rows of C classes.
+    """The codec called ``text``, such as ``int8``, ``topk:100``, ``klt:small``, for C classes.
 
     Raises:
         InputError: if there is no such codec, with the nearest names, or no such setting of it.

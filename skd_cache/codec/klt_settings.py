@@ -28,7 +28,6 @@ class KltSettings:
     step: float
     lagrange: float
     refine: tuple[tuple[int, int], ...]
-    name: str = "klt"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.step) and 0.01 <= self.step <= 1000):
@@ -43,6 +42,15 @@ class KltSettings:
                 )
         if sum(ranks for ranks, _ in self.refine) > MAX_RANKS:
             raise InputError(f"klt refines at most {MAX_RANKS} ranks")
+
+    @property
+    def name(self) -> str:
+        """What it is asked for by: a level, or settings."""
+        for level, values in _LEVELS.items():
+            if values == (self.step, self.lagrange, self.refine):
+                return f"klt:{level}" if level else "klt"
+        pairs = "+".join(f"{ranks}/{divisor}" for ranks, divisor in self.refine) or "none"
+        return f"klt:step={self.step:g},lagrange={self.lagrange:g},refine={pairs}"
 
     @property
     def divisors(self) -> list[int]:

@@ -133,7 +133,14 @@ def test_an_unknown_setting_is_refused():
 
 
 def test_all_names_are_codecs():
-    assert [parse_codec(name, 4).name for name in names()] == names()
+    assert set(PLAIN) < set(names())
+    assert [parse_codec(name, 4).name for name in PLAIN] == PLAIN
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_codec_without_settings_takes_none(name):
+    with pytest.raises(InputError, match="takes no setting"):
+        parse_codec(f"{name}:2", 4)
 
 
 def test_the_error_on_realistic_logits_is_small():

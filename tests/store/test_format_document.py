@@ -72,11 +72,13 @@ class Reader:
         count, shard = self.recipe["dataset"]["samples"], self.recipe["shard"]
         base = f"view/{view:05d}"
         rows = 0
+        topk = self.recipe["codec"]["name"] == "topk"
         for index in range(-(-count // shard)):
             tails = {"norm": f"{index}", "code": f"{index}/0", "probe": f"{index}/0/0/0"}
             if self.recipe["codec"]["name"] == "klt":
                 along = f"0/{index}"
                 tails |= {"code": along, "refine": along, "guard": f"{index}"}
+            tails |= {"index": f"{index}/0"} if topk else {}
             places = {name: f"{base}/{name}/c/{tail}" for name, tail in tails.items()}
             commit = self.check(f"{view:05d}/{index:05d}.json", places)
             rows += commit["statistics"]["count"]
@@ -85,6 +87,8 @@ class Reader:
         assert np.isfinite(norm).all()
         if self.recipe["codec"]["name"] == "klt":
             code = self.klt(base, norm, code)
+        elif topk:
+            code = self.log_probabilities(code, self.zarr[f"{base}/index"][:])
         elif self.recipe["codec"]["name"] != "float32":
             code = code.astype(np.float64)
             code -= code.mean(axis=1, keepdims=True)
@@ -118,6 +122,17 @@ class Reader:
         group = view // self.recipe["views_per_decode"]
         seed = self.recipe["seed"]
         return {sample_at(p, seed, group, count): code[p] for p in range(count)}
+
+    def log_probabilities(self, code, index):
+        classes, k = self.recipe["dataset"]["classes"], self.recipe["codec"]["k"]
+        assert index.dtype == ("int16" if classes <= 32768 else "int32")
+        rows = np.empty((len(code), classes))
+        for row, kept, places in zip(rows, code.astype(np.float64), index, strict=True):
+            rest = max(1 - kept.sum(), 2**-25)
+            kept = np.maximum(kept, 2**-25)
+            row[:] = min(kept.min(), rest / (classes - k))
+            row[places] = kept
+        return np.log(rows)
 
 
 @pytest.mark.parametrize("codec", ["float32", "float16", "int8"])
@@ -153,6 +168,20 @@ def test_the_document_is_enough_to_read_klt_to_a_few_bits(tmp_path):
     ours = cache.lookup(0, np.arange(300)).logits().numpy()
     for sample in range(300):
         np.testing.assert_allclose(ours[sample], found[sample], rtol=1e-5, atol=1e-5)
+
+
+def test_the_document_is_enough_to_read_the_largest_probabilities(tmp_path):
+    cache = create(tmp_path, make_recipe(codec="topk:3"))
+    fill(cache)
+    found = Reader(Path(cache.location)).logits(0)
+    logits = logits_of(cache.recipe, 0, range(300)).astype(np.float64)
+    wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    ours = cache.lookup(0, np.arange(300)).logits().numpy()
+    for sample in range(300):
+        np.testing.assert_allclose(ours[sample], found[sample], rtol=1e-6, atol=1e-6)
+        largest = np.argsort(-logits[sample])[:3]
+        kept = np.exp(found[sample][largest])
+        np.testing.assert_allclose(kept, wanted[sample][largest], 6e-4, 2**-24)
 
 
 def test_the_documents_own_examples_hold():

@@ -224,7 +224,7 @@ def test_rows_that_are_not_the_units_are_refused(tmp_path):
     samples=st.integers(1, 400),
     classes=st.integers(2, 40),
     cut=st.sampled_from([(64, 64), (64, 1), (128, 16), (192, 96), (64, 8), (320, 64)]),
-    codec=st.sampled_from(["float32", "float16", "int8", "klt"]),
+    codec=st.sampled_from(["float32", "float16", "int8", "klt", "topk:1"]),
     batch_size=st.integers(1, 130),
 )
 @settings(deadline=None, max_examples=25)
