@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from skd_cache.batch import centred, unit_rows
 from skd_cache.cli.process import keep_memory
-from skd_cache.codec import Codec, Encoded, parse_codec
+from skd_cache.codec import Codec, Encoded, fit, parse_codec
 from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.distill.student import load_student
 from skd_cache.pixels import normalise, open_backend
@@ -83,7 +83,9 @@ MEASURES = {
 
 def make_codec(text: str, source: Cache) -> Codec:
     """The codec for a cache like this one; where a fit is needed, from its view 0, shard 0."""
-    return parse_codec(text, source.recipe.dataset.classes)
+    first = source.stream(0, *source.unit_range(0), ROWS)
+    logits = (rows.teacher.logits().numpy() for rows in first)
+    return fit(parse_codec(text, source.recipe.dataset.classes), logits, source.class_weight)
 
 
 def recode(source: Cache, text: str, home: Path) -> Cache:
@@ -91,7 +93,9 @@ def recode(source: Cache, text: str, home: Path) -> Cache:
     if text == EXACT:
         return source
     codec = make_codec(text, source)
-    recipe = Recipe.model_validate(source.recipe.model_dump() | {"codec": codec.settings})
+    chunk = math.gcd(4096 if codec.settings["name"] == "klt" else 1024, source.recipe.shard)
+    changed = {"codec": codec.settings, "chunk": chunk}
+    recipe = Recipe.model_validate(source.recipe.model_dump() | changed)
     cache = create_cache(
         home / recipe.cache_id,
         recipe,
@@ -99,6 +103,7 @@ def recode(source: Cache, text: str, home: Path) -> Cache:
         contents=source.contents,
         class_weight=source.class_weight,
         provenance=dict(source.provenance),
+        codec=codec,
     )
     with cache.claim_builder():
         for unit in sorted(set(source.commits) - set(cache.commits)):
