@@ -51,36 +51,38 @@ def recipe_for(codec: Codec, samples: int) -> Recipe:
     )
 
 
-def store(folder: Path, codec: Codec, logits: NDArray[np.float32], views: int = 1) -> Cache:
-    """A cache in which position p of every view has the logits of row p ``[N, C]``.
+def store(
+    folder: Path, codec: Codec, logits: NDArray[np.float32], samples: int | None = None
+) -> Cache:
+    """A cache of one view in which position p has the logits of row p ``[n, C]``.
 
-    Probes are noise, which is what they cost: they are not compressed.
+    More samples than rows are rows drawn again. Probes are noise, which is what they cost.
     """
-    recipe = recipe_for(codec, len(logits))
-    count = recipe.dataset.samples
+    drawn = np.arange(len(logits))
+    if samples is not None:
+        drawn = np.random.default_rng(0).integers(0, len(logits), samples)
+    recipe = recipe_for(codec, len(drawn))
     cache = create_cache(
         folder / recipe.cache_id,
         recipe,
-        labels=np.zeros(count, np.int32),
-        contents=np.arange(count, dtype=np.uint64),
+        labels=np.zeros(len(drawn), np.int32),
+        contents=np.arange(len(drawn), dtype=np.uint64),
         class_weight=None,
         provenance={},
         codec=codec,
     )
+    starts = range(0, len(logits), ENCODED_AT_ONCE)
+    encoded = [codec.encode(logits[start : start + ENCODED_AT_ONCE]) for start in starts]
+    norm = np.concatenate([part.norm for part in encoded])
+    names = encoded[0].code
+    code = {name: np.concatenate([part.code[name] for part in encoded]) for name in names}
     with cache.claim_builder():
-        for unit in cache.missing(range(views)):
-            start, stop = cache.unit_range(unit.shard)
-            rows = logits[start:stop]
-            encoded = [
-                codec.encode(rows[at : at + ENCODED_AT_ONCE])
-                for at in range(0, len(rows), ENCODED_AT_ONCE)
-            ]
-            norm = np.concatenate([part.norm for part in encoded])
-            names = encoded[0].code
-            code = {name: np.concatenate([part.code[name] for part in encoded]) for name in names}
-            labels = np.zeros(len(rows), np.int32)
+        for unit in cache.missing(range(1)):
+            rows = drawn[slice(*cache.unit_range(unit.shard))]
             shape = (-(-len(rows) // PROBE_EVERY), 8, 8, 3)
             noise = np.random.default_rng(unit.shard).integers(0, 256, shape, dtype=np.uint8)
-            sums = Statistics.of(norm, judge(rows, labels))
-            cache.write_unit(unit, norm, code, noise, "0" * 64, sums)
+            judged = judge(logits[rows], np.zeros(len(rows), np.int32))
+            sums = Statistics.of(norm[rows], judged)
+            taken = {name: array[rows] for name, array in code.items()}
+            cache.write_unit(unit, norm[rows], taken, noise, "0" * 64, sums)
     return cache

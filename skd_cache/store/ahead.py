@@ -1,51 +1,30 @@
 """Makes the next items while the present one is in use."""
 
-import queue
-import threading
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
+Place = TypeVar("Place")
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
+def map_ahead(
+    work: Callable[[Place], Item], places: Iterable[Place], depth: int, threads: int
+) -> Iterator[Item]:
+    """``work`` of each place, in order, made in threads up to ``depth`` before it is asked for.
 
-
-def read_ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
-    """The same items, made in a thread, at most ``depth`` of them before they are asked for.
-
-    What the thread raises is raised here; closing the iterator ends the thread.
+    What a thread raises is raised here in its turn; closing the iterator waits for the threads.
     """
-    ready: queue.Queue[Item | _End] = queue.Queue(maxsize=max(depth - 1, 1))
-    stop = threading.Event()
-
-    def offer(item: Item | _End) -> None:
-        while not stop.is_set():
-            with suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            for item in items:
-                offer(item)
-                if stop.is_set():
-                    return
-            offer(_End(None))
-        except BaseException as error:
-            offer(_End(error))
-
-    thread = threading.Thread(target=work, name="skd-cache-read-ahead", daemon=True)
-    thread.start()
+    left = iter(places)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="skd-cache-read-ahead")
+    waiting: deque[Future[Item]] = deque()
     try:
-        while not isinstance(item := ready.get(), _End):
+        waiting.extend(pool.submit(work, place) for place in islice(left, depth))
+        while waiting:
+            item = waiting.popleft().result()
+            waiting.extend(pool.submit(work, place) for place in islice(left, 1))
             yield item
-        if item.error is not None:
-            raise item.error
     finally:
-        stop.set()
-        thread.join()
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,29 +1,34 @@
 """Reads committed shards of a cache: each checked before its first use, a chunk decoded once."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from threading import RLock
 from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 from torch import Tensor
-from zarr.storage import ObjectStore
 
 from skd_cache.batch import LogitBatch, Statistics
 from skd_cache.codec import Codec
 from skd_cache.errors import DataError, InputError
 from skd_cache.seed import positions_of, samples_at
-from skd_cache.store.ahead import read_ahead
+from skd_cache.store.ahead import map_ahead
 from skd_cache.store.commit import Commit
-from skd_cache.store.layout import NORM, PROBE, THUMBNAIL, Grid, Layout, Unit
-from skd_cache.store.objects import Objects
+from skd_cache.store.layout import NORM, PROBE, THUMBNAIL, Layout, Unit
+from skd_cache.store.objects import Objects, Print, fingerprint
 from skd_cache.store.recipe import PROBE_EVERY, Recipe
+from skd_cache.store.shard import StoredShard
 
-READ_AHEAD_CHUNKS = 2
-LOOKUP_CACHE_BYTES = 64 * 1024 * 1024
+READ_AHEAD_CHUNKS = 3
+READ_THREADS = 2
+LOOKUP_CACHE_BYTES = 256 * 1024 * 1024
+WHOLE_BYTES = 16 * 1024 * 1024
+"""Objects up to this size are read at once and kept while they are read from."""
+KEPT_SHARDS = 2
 KEPT_MARGINS = 32
 """Shards whose norms and probes stay in memory, about 100 kB each."""
 
@@ -82,8 +87,9 @@ class Reader:
     codec: Codec
     commits: Mapping[Unit, Commit]
     statistics: Statistics
+    _lock: Any = field(default_factory=RLock)
+    _shards: "OrderedDict[Unit, Mapping[str, StoredShard]]" = field(default_factory=OrderedDict)
     _checked: set[Unit] = field(default_factory=set)
-    _arrays: dict[tuple[int, str], tuple[Grid, "zarr.Array[Any]"]] = field(default_factory=dict)
     _margins: "OrderedDict[Unit, tuple[Tensor, Tensor, int]]" = field(default_factory=OrderedDict)
     _kept: "OrderedDict[tuple[int, int], _Chunk]" = field(default_factory=OrderedDict)
     _kept_bytes: int = 0
@@ -108,7 +114,12 @@ class Reader:
         self._within(start, stop)
         waiting: list[_Chunk] = []
         have = 0
-        for chunk in read_ahead(self._chunks(view, start, stop), ahead):
+
+        def load(cut: tuple[int, int, int]) -> _Chunk:
+            begin, low, high = cut
+            return self._chunk(view, begin).cut(low, high)
+
+        for chunk in map_ahead(load, self._cuts(start, stop), ahead, READ_THREADS):
             rest = chunk
             while have + len(rest.norm) >= batch_size:
                 cut = rest.start + batch_size - have
@@ -164,10 +175,6 @@ class Reader:
         for begin in range(start - start % size, stop, size):
             yield begin, max(begin, start), min(begin + size, stop)
 
-    def _chunks(self, view: int, start: int, stop: int) -> Iterator[_Chunk]:
-        for begin, low, high in self._cuts(start, stop):
-            yield self._chunk(view, begin).cut(low, high)
-
     def _keep(self, view: int, begin: int) -> _Chunk:
         """A chunk for random access: the last used are kept decoded."""
         key = (view, begin)
@@ -182,65 +189,90 @@ class Reader:
 
     def _chunk(self, view: int, begin: int) -> _Chunk:
         """Read and decode the chunk that begins at a position."""
-        norm, probes, first = self._margin(Unit(view, begin // self.recipe.shard))
+        unit = Unit(view, begin // self.recipe.shard)
+        norm, probes, first = self._margin(unit)
         end = min(begin + self.recipe.chunk, self.recipe.dataset.samples)
-        code = {name: self._load(view, name, begin, end) for name in self.codec.arrays}
+        code = {name: self._codes(unit, name, begin, end) for name in self.codec.arrays}
         skip = _probe_index(first)
         probes = probes[_probe_index(begin) - skip : _probe_index(end) - skip]
         return _Chunk(begin, norm[begin - first : end - first], code, probes)
 
     def _margin(self, unit: Unit) -> tuple[Tensor, Tensor, int]:
         """Norms and probes of a checked shard, and its first position: small, read whole, kept."""
-        if kept := self._margins.get(unit):
-            return kept
-        self._check(unit)
-        begin = unit.shard * self.recipe.shard
-        end = min(begin + self.recipe.shard, self.recipe.dataset.samples)
-        norm = self._load(unit.view, NORM, begin, end)
-        if len(bad := torch.nonzero(~torch.isfinite(norm))):
-            self._damaged(unit, begin + int(bad[0]), "has a norm that is not a number")
-        probes = self._load(unit.view, PROBE, _probe_index(begin), _probe_index(end))
-        margin = self._margins[unit] = norm, probes, begin
-        while len(self._margins) > KEPT_MARGINS:
-            self._margins.popitem(last=False)
-        return margin
+        with self._lock:
+            if kept := self._margins.get(unit):
+                return kept
+            begin = unit.shard * self.recipe.shard
+            end = min(begin + self.recipe.shard, self.recipe.dataset.samples)
+            norm = self._whole(unit, NORM, end - begin)
+            if len(bad := torch.nonzero(~torch.isfinite(norm))):
+                self._damaged(unit, begin + int(bad[0]), "has a norm that is not a number")
+            probes = self._whole(unit, PROBE, _probe_index(end) - _probe_index(begin))
+            margin = self._margins[unit] = norm, probes, begin
+            while len(self._margins) > KEPT_MARGINS:
+                self._margins.popitem(last=False)
+            return margin
 
-    def _load(self, view: int, name: str, begin: int, end: int) -> Tensor:
-        """One array's rows, first axis first; ``begin`` and ``end`` count along its axis."""
-        grid, stored = self._array(view, name)
-        place = (*(slice(None),) * grid.axis, slice(begin, end))
+    def _whole(self, unit: Unit, name: str, rows: int) -> Tensor:
+        """The first rows of a shard's array, of all its chunks."""
+        shard = self._shard(unit, name)
+        grid = shard.grid
+        per_chunk = (grid.chunk or grid.shard)[grid.axis]
+        chunks = [self._decode(unit, name, at) for at in range(-(-rows // per_chunk))]
+        return torch.from_numpy(np.concatenate(chunks)[:rows])
+
+    def _codes(self, unit: Unit, name: str, begin: int, end: int) -> Tensor:
+        """The rows of a chunk; of an array by component, a transposed view of what was decoded."""
+        first = unit.shard * self.recipe.shard
+        found = self._decode(unit, name, (begin - first) // self.recipe.chunk)
+        axis, rows = self._shard(unit, name).grid.axis, end - begin
+        if axis == 0:
+            return torch.from_numpy(found[:rows])
+        return torch.from_numpy(found[: self.codec.arrays[name].row[0], :rows]).T
+
+    def _decode(self, unit: Unit, name: str, number: int) -> NDArray[Any]:
+        shard = self._shard(unit, name)
         try:
-            array: Any = stored[place]
-        except Exception as error:  # whatever zarr and its codecs make of damaged bytes
-            unit = Unit(view, begin // grid.shard[grid.axis])
+            return shard.chunk(number)
+        except (ValueError, RuntimeError) as error:  # what codecs make of damaged bytes
             raise DataError(f"{self._name(unit)}: {name} cannot be decoded: {error}") from error
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, grid.axis, 0)))
 
-    def _array(self, view: int, name: str) -> "tuple[Grid, zarr.Array[Any]]":
-        if (view, name) not in self._arrays:
-            grid = self.layout.view(view)[name]
-            store = ObjectStore(self.objects.store, read_only=True)
-            self._arrays[view, name] = grid, grid.open(store)
-        return self._arrays[view, name]
-
-    def _check(self, unit: Unit) -> None:
-        """Compare a shard's objects with its commit, once per process.
+    def _shard(self, unit: Unit, name: str) -> StoredShard:
+        """A shard, compared with its commit when it is first used.
 
         Raises:
             InputError: if the unit is not committed.
             DataError: if an object is missing, or differs in size or sha256.
         """
-        if unit in self._checked:
-            return
+        with self._lock:
+            if unit not in self._shards:
+                self._shards[unit] = self._open(unit)
+                while len(self._shards) > KEPT_SHARDS:
+                    self._shards.popitem(last=False)
+            return self._shards[unit][name]
+
+    def _open(self, unit: Unit) -> Mapping[str, StoredShard]:
         commit = self.commits.get(unit)
         if commit is None:
             raise InputError(
                 f"{self.objects.location} does not hold view {unit.view}, shard {unit.shard}: "
                 "build that view first"
             )
-        for problem in check_unit(self.objects, self.layout, commit, full=True):
-            raise DataError(f"{self._name(unit)}: {problem}")
+        shards = {}
+        for name, grid in self.layout.view(unit.view).items():
+            wanted, place = commit.objects[name].print, grid.object(unit.shard)
+            known = unit in self._checked
+            whole, problem = checked_object(self.objects, place, wanted, known, WHOLE_BYTES)
+            if problem:
+                raise DataError(f"{self._name(unit)}: {problem}")
+            fetch = partial(self.objects.ranges, place) if whole is None else partial(_cut, whole)
+            try:
+                shards[name] = StoredShard.open(grid, wanted.size, fetch)
+            except ValueError as error:
+                message = f"{self._name(unit)}: {name} cannot be decoded: {error}"
+                raise DataError(message) from error
         self._checked.add(unit)
+        return shards
 
     def _name(self, unit: Unit) -> str:
         start = unit.shard * self.recipe.shard
@@ -265,7 +297,8 @@ class Reader:
         # Norms and probes share memory with what is kept: a caller's in-place change must not.
         norm = torch.cat([part.norm for part in parts])
         probes = torch.cat([part.probes for part in parts])
-        code = {name: _join([part.code[name] for part in parts]) for name in self.codec.arrays}
+        specs = self.codec.arrays
+        code = {n: _join([part.code[n] for part in parts], specs[n].axis) for n in specs}
         start = parts[0].start
         teacher = LogitBatch(norm, code, self.codec, self.statistics)
         positions = _probe_positions(start, start + len(norm))
@@ -275,14 +308,30 @@ class Reader:
 def check_unit(objects: Objects, layout: Layout, commit: Commit, *, full: bool) -> Iterator[str]:
     """What is wrong with a unit's objects: sizes, and with ``full`` every byte."""
     for name, grid in layout.view(commit.view).items():
-        wanted, place = commit.objects[name], grid.object(commit.shard)
-        size = objects.size(place)
-        if size is None:
-            yield f"{place} is missing"
-        elif size != wanted.size:
-            yield f"{place} has {size:,} bytes, the commit says {wanted.size:,}"
-        elif full and objects.print_of(place) != wanted.print:
-            yield f"{place} is not what was committed (sha256 differs)"
+        wanted = commit.objects[name].print
+        _, problem = checked_object(objects, grid.object(commit.shard), wanted, not full, 0)
+        if problem:
+            yield problem
+
+
+def checked_object(
+    objects: Objects, place: str, wanted: Print, known: bool, whole: int
+) -> tuple[bytes | None, str]:
+    """An object's bytes if it has at most ``whole``, and what is wrong with it.
+
+    One that is ``known`` was compared before: its size is looked at, its bytes where they are read.
+    """
+    size = objects.size(place)
+    if size is None:
+        return None, f"{place} is missing"
+    if size != wanted.size:
+        return None, f"{place} has {size:,} bytes, the commit says {wanted.size:,}"
+    data = objects.get(place, size) if size <= whole else None
+    if data is not None or not known:
+        found = objects.print_of(place) if data is None else fingerprint(data)
+        if found != wanted:
+            return None, f"{place} is not what was committed (sha256 differs)"
+    return data, ""
 
 
 def _probe_index(position: int) -> int:
@@ -294,5 +343,13 @@ def _probe_positions(start: int, stop: int) -> Tensor:
     return torch.arange(_probe_index(start), _probe_index(stop)) * PROBE_EVERY
 
 
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _join(parts: list[Tensor], axis: int) -> Tensor:
+    """Neighbouring rows in one, laid out as they are stored."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts) if axis == 0 else torch.cat([part.T for part in parts], dim=1).T
+
+
+def _cut(whole: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
+    view = memoryview(whole)
+    return [view[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -54,7 +54,8 @@ def encode_shard(grid: Grid, shard: int, rows: NDArray[Any]) -> bytes:
     begin = shard * grid.shard[grid.axis]
     place = [slice(None)] * len(grid.shape)
     place[grid.axis] = slice(begin, begin + rows.shape[grid.axis])
-    array[tuple(place)] = rows
+    # Zarr hands an array in Fortran order to pcodec as it lies, and reads back other numbers.
+    array[tuple(place)] = np.ascontiguousarray(rows)
     return bytes(memory[grid.object(shard)].to_bytes())
 
 

@@ -29,9 +29,11 @@ def test_cached_and_online_runs_end_in_equal_weights(dataset, tmp_path):
     assert same(weights(tmp_path / "cached"), weights(tmp_path / "online"))
 
 
-@pytest.mark.parametrize("loss", ["spherical", "dist:tau=4"])
-def test_online_logits_go_through_the_cache_s_codec(dataset, tmp_path, loss):
-    cache = make_cache(tmp_path, dataset.train, codec="int8")
+@pytest.mark.parametrize(
+    ("codec", "loss"), [("int8", "spherical"), ("int8", "dist:tau=4"), ("klt", "kd")]
+)
+def test_online_logits_go_through_the_cache_s_codec(dataset, tmp_path, codec, loss):
+    cache = make_cache(tmp_path, dataset.train, codec=codec)
     options = {"losses": (loss,), "epochs": 2}
     distill(make_settings(dataset, cache, **options), dataset, tmp_path / "cached", cache=cache)
     online = make_settings(dataset, cache, online=True, **options)

@@ -9,6 +9,7 @@ import xxhash
 from torch import Tensor, nn
 
 from skd_cache.batch import Statistics, judge
+from skd_cache.build import fit_codec
 from skd_cache.codec import parse_codec
 from skd_cache.dataset.dataset import Dataset, Defaults
 from skd_cache.dataset.images import ImageSet, image_set
@@ -89,6 +90,11 @@ class ToyTeacher:
         return logits
 
 
+class Silence:
+    def advance(self, count: int = 1) -> None:
+        """Hear of progress and say nothing."""
+
+
 def make_cache(
     home: Path, images: ImageSet, views: int = 2, codec: str = "float32", size: int = SIZE
 ) -> Cache:
@@ -113,6 +119,15 @@ def make_cache(
         contents=images.contents,
         class_weight=None,
         provenance={},
+        codec=fit_codec(
+            recipe,
+            images,
+            PIXELS.open(images, POLICY, size),
+            ToyTeacher(),
+            None,
+            batch_size=BATCH,
+            bar=Silence(),
+        ),
     )
     teacher, replayed = ToyTeacher(), Views(images, POLICY, recipe.seed)
     with cache.claim_builder():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
@@ -218,6 +219,21 @@ def test_rows_that_are_not_the_units_are_refused(tmp_path):
     statistics = Statistics(count=5)
     with cache.claim_builder(), pytest.raises(ValueError, match="128"):
         cache.write_unit(Unit(0, 0), encoded.norm, encoded.code, probe, "c" * 64, statistics)
+
+
+@pytest.mark.parametrize("cut", [(64, 64), (128, 64), (128, 128)])
+def test_chunks_that_fill_a_shard_are_written_in_the_right_order(tmp_path, cut):
+    """Zarr gives such a chunk to pcodec without a copy: transposed, it came back wrong."""
+    recipe = make_recipe(128, 40, "klt", *cut)
+    cache = create(tmp_path, recipe)
+    fill(cache)
+    wanted = cache.codec.encode(expected(recipe, 0, 0, 128)).code
+    plain = zarr.open_group(f"{cache.location}/logits.zarr", mode="r")["view/00000"]
+    ours = cache.read(0, 0, 128).teacher.code
+    for name in ("code", "refine"):
+        assert (wanted[name] == plain[name][:].T).all()
+        assert (ours[name].numpy() == wanted[name]).all()
+    assert (plain["guard"][:] == wanted["guard"]).all()
 
 
 @given(
