@@ -17,16 +17,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from photographs import write_folder
 from torch import Tensor
 
 from skd_cache.build import build_units
 from skd_cache.cli.process import keep_memory
+from skd_cache.codec import Codec, fit, parse_codec
 from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.distill.loader import Loader
 from skd_cache.distill.run import distill
@@ -45,7 +48,7 @@ REQUIRED = {"read": ">= 0.95", "build": ">= 0.9", "epoch": "<= 1.02", "online": 
 Measure = Callable[[int], float]
 
 
-def recipe_for(dataset: Dataset, classes: int, codec: str, teacher: Teacher | None) -> Recipe:
+def recipe_for(dataset: Dataset, codec: Codec, teacher: Teacher | None) -> Recipe:
     """A recipe; without a teacher, that of one who does nothing."""
     shard = 64 * -(-len(dataset.train) // 64)
     return Recipe.model_validate(
@@ -61,19 +64,21 @@ def recipe_for(dataset: Dataset, classes: int, codec: str, teacher: Teacher | No
             "dataset": {
                 "fingerprint": dataset.train.fingerprint,
                 "samples": len(dataset.train),
-                "classes": classes,
+                "classes": codec.classes,
             },
             "policy": POLICY.to_dict(),
             "seed": 0,
             "pixels": {"backend": "dali", "decoder": "cpu"},
-            "codec": {"name": codec},
+            "codec": codec.settings,
             "shard": shard,
-            "chunk": math.gcd(1024, shard),
+            "chunk": math.gcd(4096, shard),
         }
     )
 
 
-def build(folder: Path, recipe: Recipe, dataset: Dataset, logits: Callable[..., Tensor]) -> Cache:
+def build(
+    folder: Path, recipe: Recipe, codec: Codec, dataset: Dataset, logits: Callable[..., Tensor]
+) -> Cache:
     cache = create_cache(
         folder / recipe.cache_id,
         recipe,
@@ -81,6 +86,7 @@ def build(folder: Path, recipe: Recipe, dataset: Dataset, logits: Callable[..., 
         contents=dataset.train.contents,
         class_weight=None,
         provenance={"dataset": dataset.name},
+        codec=codec,
     )
     backend = open_backend("dali", dataset.train, SIZE, POLICY)
     with cache.claim_builder():
@@ -107,21 +113,32 @@ def exhaust(items: Iterable[Any]) -> None:
 
 def nothing(classes: int) -> Callable[[Tensor], Tensor]:
     """A teacher whose logits cost nothing: rows of a fixed table."""
-    table = torch.from_numpy(np.random.default_rng(0).normal(size=(BATCH, classes)) * 3).float()
-    return lambda images: table[: len(images)]
+    table = torch.from_numpy(logits_table(classes))
+    starts = cycle(range(0, len(table), BATCH))
+    return lambda images: table[next(starts) :][: len(images)]
+
+
+def logits_table(classes: int) -> NDArray[np.float32]:
+    """``[4096, C]`` logits of 512 features whose deviations fall, as ResNet-18's do."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4096, 512)) * (1 + np.arange(512)) ** -0.5
+    return (features @ rng.normal(size=(512, classes))).astype(np.float32)
 
 
 def loaders(folder: Path, dataset: Dataset) -> tuple[Measure, Measure, Measure]:
     """Seconds for a pass: images alone, images and logits, images built with no teacher."""
     views = Views(dataset.train, POLICY, 0)
     alone = Loader(views, SIZE, BATCH, Pixels("dali"))
-    recipe = recipe_for(dataset, 1000, "int8", None)
-    cache = build(folder / "stored", recipe, dataset, nothing(1000))
+    codec = fit(parse_codec("klt", 1000), np.array_split(logits_table(1000), 32), None)
+    recipe = recipe_for(dataset, codec, None)
+    cache = build(folder / "stored", recipe, codec, dataset, nothing(1000))
     joined = Loader(views, SIZE, BATCH, Pixels("dali"), cache=cache)
     return (
         lambda _: timed(lambda: exhaust(alone.epoch(0))),
         lambda _: timed(lambda: exhaust(joined.epoch(0))),
-        lambda turn: timed(lambda: build(folder / f"{turn}", recipe, dataset, nothing(1000))),
+        lambda turn: timed(
+            lambda: build(folder / f"{turn}", recipe, codec, dataset, nothing(1000))
+        ),
     )
 
 
@@ -134,7 +151,9 @@ def epochs(folder: Path, dataset: Dataset) -> tuple[Measure, Measure, Measure]:
         "resnet152", str(weights), classes=classes, size=SIZE, mean=MEAN, std=STD, default_size=SIZE
     )
     # The logits themselves do not matter to the time of a student's step.
-    cache = build(folder, recipe_for(dataset, classes, "int8", teacher), dataset, nothing(classes))
+    codec = fit(parse_codec("klt", classes), np.array_split(logits_table(classes), 32), None)
+    recipe = recipe_for(dataset, codec, teacher)
+    cache = build(folder, recipe, codec, dataset, nothing(classes))
 
     def seconds(turn: int, *, loss: str, cached: bool, online: bool) -> float:
         with tempfile.TemporaryDirectory() as out:

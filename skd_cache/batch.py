@@ -145,6 +145,7 @@ class LogitBatch:
     code: Mapping[str, Tensor]  # rows first
     decoder: Decoder
     statistics: Statistics = field(default_factory=Statistics)  # of the whole cache
+    _decoded: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.norm)
@@ -155,9 +156,14 @@ class LogitBatch:
         return replace(self, norm=self.norm.to(device, non_blocking=True), code=moved)
 
     def logits(self) -> Tensor:
-        """The logits ``[B, C]`` float32; a constant per row may differ from the teacher's."""
-        with torch.autocast(self.norm.device.type, enabled=False):
-            return self.decoder.decode(self.code, self.norm)
+        """The logits ``[B, C]`` float32; a constant per row may differ from the teacher's.
+
+        They are decoded once and shared by all who ask: not to be changed in place.
+        """
+        if "logits" not in self._decoded:
+            with torch.no_grad(), torch.autocast(self.norm.device.type, enabled=False):
+                self._decoded["logits"] = self.decoder.decode(self.code, self.norm)
+        return self._decoded["logits"]
 
     def direction(self) -> Tensor:
         """The centred logits divided by their norm, ``[B, C]`` float32; zero rows stay zero."""

@@ -64,9 +64,7 @@ class Klt:
     basis: NDArray[np.float32]
     offset: NDArray[np.float32]
     threshold: NDArray[np.float32]
-    _moved: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _placed: dict[torch.device, "_Placed"] = field(default_factory=dict, init=False, repr=False)
     _watch: DecodeWatch = field(default_factory=DecodeWatch, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -156,8 +154,8 @@ class Klt:
         with torch.no_grad(), torch.autocast(norm.device.type, enabled=False):
             guard = code[GUARD].to(torch.int64)
             unit = self._unit(guard >> _HASH_BITS)  # [B, 1]
-            fineness = self._fineness.to(norm.device)
-            found = Reconstruction(self._multiply(code[CODE]), norm / unit[:, 0], fineness)
+            base, fineness = self._multiply(code[CODE]), self._at(norm.device).fineness
+            found = Reconstruction(base, norm / unit[:, 0], fineness)
             self._watch.see(found.hash(_HASH_BITS) != guard & (2**_HASH_BITS - 1))
             return found.refined(code.get(REFINE), unit[:, 0])
 
@@ -171,14 +169,13 @@ class Klt:
 
     def _unit(self, escape: Tensor) -> Tensor:
         """The step of rows that were escaped so many times, ``[B, 1]`` float64."""
-        steps = [self.chosen.step * 4.0**times for times in range(64)]
-        return torch.tensor(steps, dtype=torch.float64, device=escape.device)[escape][:, None]
+        return self._at(escape.device).units[escape][:, None]
 
     def _project(self, rows: Tensor, escape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes ``[B, R]``, rows in steps and what the codes reconstruct, ``[B, C]``; exact."""
         scaled = (rows / self._unit(escape)).mul_(INPUT_GRID).round_().div_(INPUT_GRID)
-        basis, offset = self._tensors(rows.device, torch.float64)
-        coefficient = ((scaled - offset) @ basis).div_(self._lengths[1])
+        here = self._at(rows.device)
+        coefficient = ((scaled - here.offset) @ here.wide).div_(self._lengths[1])
         size = coefficient.abs()
         first, later = torch.from_numpy(self.threshold).double().unbind(1)
         rounded = (size + (0.5 - later)).floor_().clamp_(min=1)
@@ -187,8 +184,9 @@ class Klt:
 
     def _multiply(self, code: Tensor) -> Tensor:
         """``basis @ code + offset`` for codes ``[B, R]``, exactly: ``[B, C]`` float32."""
-        basis, offset = self._tensors(code.device, _product_dtype(code.device))
-        return (code.to(basis.dtype) @ basis.T).to(torch.float32) + offset.to(torch.float32)
+        here = self._at(code.device)
+        basis = here.wide if _may_cut_products(code.device) else here.basis
+        return (code.to(basis.dtype) @ basis.T).to(torch.float32) + here.offset
 
     def _fits(self, code: Tensor, base: Tensor) -> Tensor:
         """Which rows ``[B]`` are computed exactly by float32 products and float64 sums."""
@@ -198,12 +196,32 @@ class Klt:
         fits &= longest < LARGEST_SUM
         return fits.logical_and_(energy(base) < LARGEST_ENERGY)
 
-    def _tensors(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Basis ``[C, R]`` and offset ``[C]`` on a device."""
-        if (device, dtype) not in self._moved:
-            basis, offset = torch.from_numpy(self.basis), torch.from_numpy(self.offset)
-            self._moved[device, dtype] = basis.to(device, dtype), offset.to(device, dtype)
-        return self._moved[device, dtype]
+    def _at(self, device: torch.device) -> "_Placed":
+        if device not in self._placed:
+            basis = torch.from_numpy(self.basis).to(device)
+            self._placed[device] = _Placed(
+                basis=basis,
+                wide=basis.double() if device.type == "cpu" else basis,
+                offset=torch.from_numpy(self.offset).to(device),
+                units=torch.tensor(
+                    [self.chosen.step * 4.0**times for times in range(64)],
+                    dtype=torch.float64,
+                    device=device,
+                ),
+                fineness=self._fineness.to(device),
+            )
+        return self._placed[device]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """What decoding needs, on one device: copied once, so no step waits for it."""
+
+    basis: Tensor  # [C, R] float32
+    wide: Tensor  # [C, R] float64 on a CPU
+    offset: Tensor  # [C] float32
+    units: Tensor  # [64] float64, by how often a row was escaped
+    fineness: Tensor  # [K] float64
 
 
 def klt_arrays(chosen: KltSettings, classes: int, components: int) -> dict[str, ArraySpec]:
@@ -219,16 +237,16 @@ def refined_divisors(chosen: KltSettings, classes: int) -> list[int]:
     return chosen.divisors[: classes // 2]
 
 
-def _product_dtype(device: torch.device) -> torch.dtype:
-    """In what products are exact: float32, unless a CPU was allowed to cut it to bfloat16.
+def _may_cut_products(device: torch.device) -> bool:
+    """Whether float32 factors may be cut to bfloat16, which holds neither codes nor basis.
 
-    A GPU cuts float32 to TF32 at most, which holds codes and basis.
+    A GPU cuts them to TF32 at most, which holds both.
     """
-    if device.type == "cuda":
-        return torch.float32
+    if device.type != "cpu":
+        return False
     matmul = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
     precision = getattr(matmul, "fp32_precision", torch.get_float32_matmul_precision())
-    return torch.float64 if precision in {"bf16", "medium"} else torch.float32
+    return precision in {"bf16", "medium"}
 
 
 @dataclass(frozen=True)

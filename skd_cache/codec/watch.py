@@ -25,7 +25,8 @@ class DecodeWatch:
         if wrong.device.type != "cuda":
             self._judge(int(wrong.sum()), len(wrong))
             return
-        count = wrong.sum().to("cpu", non_blocking=True)
+        count = torch.empty((), dtype=torch.int64, pin_memory=True)
+        count.copy_(wrong.sum(), non_blocking=True)
         event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._pending.append((count, event, len(wrong)))

@@ -49,13 +49,13 @@ def create(
     Raises:
         InputError: if other labels or contents were committed under the same recipe.
     """
+    if objects.size(SIDE) is not None:
+        _compare(objects, recipe, arrays)
+        return
     open_shapes = (name for name in arrays if name not in _OF_SAMPLES)
     layout = Layout(recipe, {name: list(arrays[name].shape) for name in open_shapes})
     grids = layout.side()
     encoded = {name: _encode(grid, arrays[name]) for name, grid in grids.items()}
-    if objects.size(SIDE) is not None:
-        _compare(objects, recipe, encoded)
-        return
     put_data(objects, RECIPE, recipe.canonical(), fault)
     root = root_metadata(recipe, provenance)
     if len(root) > MAX_PROVENANCE_BYTES:
@@ -194,13 +194,16 @@ def check_metadata(objects: Objects, wanted: Mapping[str, bytes]) -> Iterator[st
             yield str(error)
 
 
-def _compare(objects: Objects, recipe: Recipe, encoded: Mapping[str, bytes]) -> None:
+def _compare(objects: Objects, recipe: Recipe, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Refuse to go on with a cache that was made from other files or another last layer."""
-    committed = read_commit(objects, recipe)[0].objects
+    commit, layout = read_commit(objects, recipe)
+    grids = layout.side()
     for name in (*_OF_SAMPLES, CLASS_WEIGHT):
-        ours = fingerprint(encoded[name]) if name in encoded else None
-        theirs = committed[name].print if name in committed else None
-        if ours != theirs:
+        ours, grid = arrays.get(name), grids.get(name)
+        same = ours is None and grid is None
+        if ours is not None and grid is not None and ours.shape == grid.shape:
+            same = commit.objects[name].print == fingerprint(_encode(grid, ours))
+        if not same:
             raise InputError(
                 f"{objects.location} was built from other data, its {name} differs: restore what "
                 "it was built from, or build in another place"

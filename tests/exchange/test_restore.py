@@ -53,8 +53,9 @@ def test_the_import_is_the_cache_that_a_build_with_its_codec_makes(homes, codec,
 
 
 @pytest.mark.parametrize("codec", FORMS)
-def test_what_lies_beside_the_views_comes_along(homes, codec):
-    cache = made(homes / "here", "int8")
+@pytest.mark.parametrize("source", ["int8", "klt"])
+def test_what_lies_beside_the_views_comes_along(homes, codec, source):
+    cache = made(homes / "here", source)
     export_views(cache, FORMS[codec], homes / "out.h5", VIEWS)
     back = restore(homes / "out.h5", str(homes / "there"))
     assert back.id != cache.id
@@ -71,7 +72,7 @@ def test_what_lies_beside_the_views_comes_along(homes, codec):
         assert torch.equal(ours.probes, theirs.probes)
         assert torch.equal(ours.teacher.norm, theirs.teacher.norm)
         error = ours.teacher.probabilities() - theirs.teacher.probabilities()
-        assert error.abs().max() < (1e-3 if codec == "float16" else 0.2)
+        assert error.abs().max() < (2e-3 if codec == "float16" else 0.2)
 
 
 def test_fewer_of_the_largest_are_what_a_smaller_k_would_have_kept(homes):
