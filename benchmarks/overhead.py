@@ -21,6 +21,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import as_command_line
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,7 +29,6 @@ from photographs import write_folder
 from torch import Tensor
 
 from skd_cache.build import build_units
-from skd_cache.cli.process import keep_memory
 from skd_cache.codec import Codec, fit, parse_codec
 from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.distill.loader import Loader
@@ -131,14 +131,13 @@ def loaders(folder: Path, dataset: Dataset) -> tuple[Measure, Measure, Measure]:
     alone = Loader(views, SIZE, BATCH, Pixels("dali"))
     codec = fit(parse_codec("klt", 1000), np.array_split(logits_table(1000), 32), None)
     recipe = recipe_for(dataset, codec, None)
-    cache = build(folder / "stored", recipe, codec, dataset, nothing(1000))
+    teacher = nothing(1000)
+    cache = build(folder / "stored", recipe, codec, dataset, teacher)
     joined = Loader(views, SIZE, BATCH, Pixels("dali"), cache=cache)
     return (
         lambda _: timed(lambda: exhaust(alone.epoch(0))),
         lambda _: timed(lambda: exhaust(joined.epoch(0))),
-        lambda turn: timed(
-            lambda: build(folder / f"{turn}", recipe, codec, dataset, nothing(1000))
-        ),
+        lambda turn: timed(lambda: build(folder / f"{turn}", recipe, codec, dataset, teacher)),
     )
 
 
@@ -207,7 +206,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="batches of 32 in an epoch")
     parser.add_argument("--only", nargs="*", choices=REQUIRED, default=list(REQUIRED))
     options = parser.parse_args()
-    keep_memory()  # as the command line does
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -234,7 +232,7 @@ def main() -> None:
         rounds = " ".join(f"{value:.3f}" for value in values)
         print(f"{name:8} {statistics.median(values):7.3f} {REQUIRED[name]:>9}  {rounds}")
     medians = {name: round(statistics.median(values), 3) for name, values in found.items()}
-    told = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    told = {"as_command_line": as_command_line.SET, "torch": torch.__version__}
     print(json.dumps({"benchmark": "overhead", **medians, "rounds": found, **told}))
 
 

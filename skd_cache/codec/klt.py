@@ -32,10 +32,8 @@ LARGEST_SUM = 2.0 ** (24 - FRACTION_BITS)
 LARGEST_CODE = 2**SIGNIFICANT_BITS - 1
 LARGEST_ENERGY = 2.0 ** (52 - 2 * FRACTION_BITS)
 """Of reconstructed rows, so that float64 sums their squares exactly."""
-LARGEST_INPUT = 2.0**12
+LARGEST_INPUT = 2.0**11
 LARGEST_OFFSET = 2.0**9
-INPUT_GRID = 2.0**16
-"""Encoding rounds its input to this fraction of a step, so that float64 projects it exactly."""
 BLOCK = 32
 REFINED_BLOCK = 8
 CODE, REFINE, GUARD = "code", "refine", "guard"
@@ -116,13 +114,20 @@ class Klt:
         return float(np.abs(self.offset).max())
 
     @cached_property
-    def _lengths(self) -> tuple[float, Tensor]:
-        """The longest row of the basis, and the squared length of each column, ``[R]``."""
-        squares = np.square(self.basis.astype(np.float64))
-        columns = squares.sum(axis=0)
+    def _longest(self) -> float:
+        """The longest row of the basis."""
+        return float(np.sqrt(np.square(self.basis.astype(np.float64)).sum(axis=1).max()))
+
+    @cached_property
+    def _thresholds(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """For each component ``[R]``: what the offset has of it, its squared length, thresholds."""
+        basis = self.basis.astype(np.float64)
+        squared = np.square(basis).sum(axis=0)
         # A column of zeros stands for no component: its coefficient is then zero.
-        squared = torch.from_numpy(np.where(columns > 0, columns, np.inf))
-        return float(np.sqrt(squares.sum(axis=1).max())), squared
+        squared = np.where(squared > 0, squared, np.inf)
+        first, later = torch.from_numpy(self.threshold).unbind(1)
+        shift = torch.from_numpy(self.offset.astype(np.float64) @ basis)
+        return shift, torch.from_numpy(squared), first, 0.5 - later
 
     def encode(self, logits: Rows) -> Encoded:
         """Norms and codes of logits ``[B, C]``; the same whatever the batches and threads."""
@@ -133,7 +138,7 @@ class Klt:
 
     def _encode(self, rows: Tensor, norms: Tensor) -> dict[str, Tensor]:
         times = norms.double() / (self.chosen.step * LARGEST_INPUT)
-        escape = times.clamp(min=1).log2().div_(2).ceil_().to(torch.int64)  # [B]
+        escape = (torch.frexp(times).exponent.clamp(min=0).to(torch.int64) + 1) // 2  # [B]
         code, scaled, base = self._project(rows, escape)
         while len(todo := torch.nonzero(~self._fits(code, base))[:, 0]):
             escape[todo] += 1
@@ -172,26 +177,36 @@ class Klt:
         return self._at(escape.device).units[escape][:, None]
 
     def _project(self, rows: Tensor, escape: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes ``[B, R]``, rows in steps and what the codes reconstruct, ``[B, C]``; exact."""
-        scaled = (rows / self._unit(escape)).mul_(INPUT_GRID).round_().div_(INPUT_GRID)
-        here = self._at(rows.device)
-        coefficient = ((scaled - here.offset) @ here.wide).div_(self._lengths[1])
+        """Codes ``[B, R]`` float32, rows in steps and what the codes reconstruct, ``[B, C]``.
+
+        Rows are rounded so far that float32 projects them exactly: to a 16th of a step where the
+        row is up to 64 steps long, which moves a coefficient by a fiftieth of a step.
+        """
+        scaled = rows / self._unit(escape)
+        shift, squared, first, later = self._thresholds
+        length = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+        grid = _GRIDS[torch.frexp(length).exponent.clamp(min=0)]  # gains are below 2
+        rounded = (scaled * grid).round_().div_(grid)
+        projected = self._product(rounded, transposed=False)
+        coefficient = projected.double().sub_(shift).div_(squared).to(torch.float32)
         size = coefficient.abs()
-        first, later = torch.from_numpy(self.threshold).double().unbind(1)
-        rounded = (size + (0.5 - later)).floor_().clamp_(min=1)
-        code = torch.where(size < first, 0.0, rounded.copysign_(coefficient))
+        code = (size + later).floor_().clamp_(min=1).mul_(size >= first).copysign_(coefficient)
         return code, scaled, self._multiply(code)
 
     def _multiply(self, code: Tensor) -> Tensor:
         """``basis @ code + offset`` for codes ``[B, R]``, exactly: ``[B, C]`` float32."""
-        here = self._at(code.device)
-        basis = here.wide if _may_cut_products(code.device) else here.basis
-        return (code.to(basis.dtype) @ basis.T).to(torch.float32) + here.offset
+        return self._product(code, transposed=True) + self._at(code.device).offset
+
+    def _product(self, rows: Tensor, *, transposed: bool) -> Tensor:
+        """Rows times the basis, ``[B, R]``, or times its transpose, ``[B, C]``; float32."""
+        here = self._at(rows.device)
+        basis = here.wide if _may_cut_products(rows.device) else here.basis
+        return (rows.to(basis.dtype) @ (basis.T if transposed else basis)).to(torch.float32)
 
     def _fits(self, code: Tensor, base: Tensor) -> Tensor:
         """Which rows ``[B]`` are computed exactly by float32 products and float64 sums."""
-        length = torch.linalg.vector_norm(code, dim=1)
-        longest = self._lengths[0] * length + self._peak
+        length = torch.linalg.vector_norm(code, dim=1, dtype=torch.float64)
+        longest = self._longest * length + self._peak
         fits: Tensor = code.abs().amax(dim=1) <= LARGEST_CODE
         fits &= longest < LARGEST_SUM
         return fits.logical_and_(energy(base) < LARGEST_ENERGY)
@@ -353,6 +368,8 @@ def energy(base: Tensor) -> Tensor:
 
 
 _TINY = 2.0**-200
+_GRIDS = torch.tensor([2.0 ** (SIGNIFICANT_BITS - 1 - n) for n in range(16)], dtype=torch.float64)
+"""What rows up to ``2**n`` steps long are rounded to multiples of: one over this."""
 
 
 def significant(values: NDArray[np.float32]) -> NDArray[np.float32]:

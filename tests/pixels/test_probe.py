@@ -9,6 +9,7 @@ from PIL import Image
 
 from skd_cache.errors import DataError
 from skd_cache.pixels import check, compare, open_backend, thumbnails, tolerance
+from skd_cache.pixels.probe import in_numpy, in_torch
 from skd_cache.replay import load_policy
 from tests.pixels.conftest import Folder, encode, pixels_of, request
 
@@ -26,6 +27,12 @@ def test_thumbnails_are_rounded_block_means(shape: tuple[int, int]) -> None:
         block = images[image, rows, columns, channel].numpy().astype(int)
         mean = Fraction(int(block.sum()), block.size) + Fraction(1, 2)
         assert made[image, row, column, channel] == mean.numerator // mean.denominator
+
+
+@pytest.mark.parametrize("shape", [(3, 224, 224), (1, 28, 28), (2, 37, 53), (0, 64, 64), (4, 8, 8)])
+def test_thumbnails_on_a_device_are_those_in_memory(shape: tuple[int, ...]) -> None:
+    draws = np.random.default_rng(7).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert (in_torch(torch.from_numpy(draws)).numpy() == in_numpy(draws)).all()
 
 
 def test_thumbnails_of_one_colour_are_that_colour() -> None:
