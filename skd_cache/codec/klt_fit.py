@@ -10,13 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_cache.codec.codec import centre
-from skd_cache.codec.klt import (
-    BLOCK,
-    FRACTION_BITS,
-    LARGEST_OFFSET,
-    Klt,
-    significant,
-)
+from skd_cache.codec.klt import BLOCK, LARGEST_OFFSET, Klt, significant
+from skd_cache.codec.klt_reconstruction import FRACTION_BITS
 from skd_cache.codec.klt_settings import KltSettings
 from skd_cache.errors import InputError
 

@@ -218,11 +218,11 @@ def cut(teacher: LogitBatch, start: int, stop: int) -> LogitBatch:
 
 def _pinned(teacher: LogitBatch) -> LogitBatch:
     """The same batch in memory that a GPU copies from without waiting."""
-    code = {name: _compact(rows).pin_memory() for name, rows in teacher.code.items()}
+    code = {name: compact(rows).pin_memory() for name, rows in teacher.code.items()}
     return replace(teacher, norm=teacher.norm.pin_memory(), code=code)
 
 
-def _compact(rows: Tensor) -> Tensor:
+def compact(rows: Tensor) -> Tensor:
     """The same rows without the memory between them that belongs to others.
 
     Codes by component are a transposed cut of a chunk; so they stay, and are copied as one piece.

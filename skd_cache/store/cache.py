@@ -14,12 +14,13 @@ from skd_cache.batch import LogitBatch, Statistics
 from skd_cache.codec import Codec, complete
 from skd_cache.errors import DataError, InputError, SkdCacheError
 from skd_cache.store import side, writer
+from skd_cache.store.checked import check_unit
 from skd_cache.store.claim import Held, hold
 from skd_cache.store.commit import Commit
 from skd_cache.store.layout import CLASS_WEIGHT, Unit, metadata_objects
 from skd_cache.store.ledger import Ledger
 from skd_cache.store.objects import Objects
-from skd_cache.store.reader import READ_AHEAD_CHUNKS, Reader, Rows, check_unit
+from skd_cache.store.reader import READ_AHEAD_CHUNKS, Reader, Rows
 from skd_cache.store.recipe import Recipe
 
 

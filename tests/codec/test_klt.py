@@ -18,7 +18,7 @@ from skd_cache.codec import (
     parse_codec,
     resolve,
 )
-from skd_cache.codec.klt import Reconstruction
+from skd_cache.codec.klt_reconstruction import Reconstruction
 from skd_cache.errors import DataError, InputError
 from tests.codec.realistic import realistic_logits
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import skd_cache
 from skd_cache.dataset.catalog import open_dataset
-from skd_cache.distill.loader import Loader
+from skd_cache.distill.loader import Loader, compact
 from skd_cache.distill.probing import comparable
 from skd_cache.distill.views import Pixels, Seat
 from skd_cache.errors import DataError, InputError
@@ -167,3 +167,14 @@ def test_a_cache_without_a_complete_view_says_so(dataset, tmp_path):
     empty = skd_cache.open(make_cache(tmp_path, dataset.train, views=0).location)
     with pytest.raises(InputError, match="no complete view yet"):
         next(empty.stream(dataset.train, 10, 0))
+
+
+def test_codes_by_component_are_made_one_piece_before_they_are_copied():
+    chunk = torch.arange(7 * 4096, dtype=torch.int16).reshape(7, 4096)
+    cut = chunk.T[256:512]  # [256, 7], a view of the chunk
+    piece = compact(cut)
+    assert torch.equal(piece, cut)
+    assert piece.stride() == (1, 256)
+    assert piece.untyped_storage().nbytes() == 256 * 7 * 2
+    rows = torch.zeros(8, 3)
+    assert compact(rows) is rows
