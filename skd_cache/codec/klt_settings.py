@@ -116,7 +116,7 @@ def _parse_refine(key: str, text: str) -> tuple[tuple[int, int], ...]:
 
 _DIVISORS = [2**power for power in range(MAX_DIVISOR.bit_length())]
 _LEVELS: dict[str, tuple[float, float, tuple[tuple[int, int], ...]]] = {
-    "small": (1.775, 0.1, ((8, 8), (16, 2))),
-    "": (0.9, 0.1, ((8, 8), (8, 2))),
+    "small": (1.8, 0.1, ((8, 8), (16, 2))),
+    "": (0.905, 0.1, ((8, 8), (8, 2))),
     "fine": (0.455, 0.1, ((16, 4),)),
 }

@@ -1,5 +1,6 @@
 """A cache, or some views of it, as one HDF5 file."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -142,15 +143,16 @@ def _require_free(file: Path, force: bool) -> None:
 @contextmanager
 def _writing(file: Path, force: bool) -> Iterator[h5py.File]:
     """A file that appears under its name only when it is whole and on the disk."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.with_name(f".{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w") as h5:
-            yield h5
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        _require_free(file, force)  # another may have come meanwhile
-        partial.replace(file)
+        with _held(partial, file) as held:
+            # Ours alone by our own lock: HDF5 would take its lock after cutting the file.
+            with h5py.File(partial, "w", locking=False) as h5:
+                yield h5
+            os.fsync(held)
+            _require_free(file, force)  # another may have come meanwhile
+            partial.replace(file)
         folder = os.open(file.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -158,9 +160,37 @@ def _writing(file: Path, force: bool) -> Iterator[h5py.File]:
             os.close(folder)
     except (OSError, RuntimeError) as error:  # h5py raises either over a full disk
         raise InputError(f"cannot write {file}: {error}") from error
+
+
+@contextmanager
+def _held(partial: Path, file: Path) -> Iterator[int]:
+    """Be the one to write a partial file, also one that a killed export left; it is removed."""
+    handle = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not _lock(handle) or not _is(partial, handle):
+            raise InputError(f"another export writes {file}: wait for it, or use another -o")
+        try:
+            yield handle
+        finally:
+            if _is(partial, handle):
+                partial.unlink()
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Whether a path still names an open file."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    return False
 
 
 def _write_root(h5: h5py.File, cache: Cache, form: Form, views: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """What somebody finds who opens an exported file with h5py alone."""
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -139,6 +140,25 @@ def test_a_failed_export_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="view 1"):
         export_views(open_cache(cache.location), Dense(CLASSES), tmp_path / "out.h5", [0, 1])
     assert [path.name for path in tmp_path.iterdir()] == [cache.id]
+
+
+def test_what_a_killed_export_left_is_taken_over(tmp_path):
+    cache, file = made(tmp_path), tmp_path / "out.h5"
+    (tmp_path / ".out.h5.partial").write_bytes(b"half a file" * 100)
+    export_views(cache, Dense(CLASSES), file, [0])
+    assert h5py.is_hdf5(file)
+    assert {path.name for path in tmp_path.iterdir()} == {cache.id, "out.h5"}
+
+
+def test_two_exports_to_one_file_do_not_mix(tmp_path):
+    cache, file = made(tmp_path), tmp_path / "out.h5"
+    with (tmp_path / ".out.h5.partial").open("wb") as other:
+        other.write(b"theirs")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another export writes"):
+            export_views(cache, Dense(CLASSES), file, [0])
+        assert (tmp_path / ".out.h5.partial").read_bytes() == b"theirs"
 
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path, monkeypatch):
