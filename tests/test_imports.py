@@ -10,7 +10,7 @@ import pytest
 import skd_cache
 
 ROOT = Path(skd_cache.__file__).parent
-ANYONE = {"errors", "home", "progress", "device"}
+ANYONE = {"errors", "home", "progress", "device", "world"}
 MAY_IMPORT = {
     "seed": set(),
     "batch": set(),

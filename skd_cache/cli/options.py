@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from skd_cache.cli.process import keep_memory
+from skd_cache.world import World
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,7 +32,7 @@ device = click.option("--device", help="cpu, cuda or cuda:N. [default: cuda if t
 threads = click.option(
     "--threads",
     type=click.IntRange(1),
-    help="CPU threads for decoding and for torch. [default: one per core]",
+    help="CPU threads of a process for decoding and for torch. [default: one per core]",
 )
 pixels = click.option(
     "--pixels",
@@ -88,11 +89,15 @@ def resolve_device(asked: str | None) -> str:
 
 
 def set_threads(threads: int | None) -> int:
-    """Fix how many threads torch computes with, and say how many decode."""
+    """Fix how many threads torch computes with, and say how many decode.
+
+    Processes that torchrun started on one machine share its cores.
+    """
     import torch
 
     if threads is None:
         affinity = getattr(os, "sched_getaffinity", None)
-        threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        threads = max(1, cores // World.here().local_size)
     torch.set_num_threads(threads)
     return threads
