@@ -105,9 +105,8 @@ def recode(source: Cache, text: str, home: Path) -> Cache:
         provenance=dict(source.provenance),
         codec=codec,
     )
-    with cache.claim_builder():
-        for unit in sorted(set(source.commits) - set(cache.commits)):
-            recode_unit(source, cache, unit)
+    for unit in sorted(set(source.commits) - set(cache.commits)):
+        recode_unit(source, cache, unit)
     return cache
 
 

@@ -89,9 +89,8 @@ def build(
         codec=codec,
     )
     backend = open_backend("dali", dataset.train, SIZE, POLICY)
-    with cache.claim_builder():
-        units = cache.missing(range(1))
-        build_units(cache, units, dataset.train, backend, logits, batch_size=BATCH, bar=Nothing())
+    units = cache.missing(range(1))
+    build_units(cache, units, dataset.train, backend, logits, batch_size=BATCH, bar=Nothing())
     return cache
 
 

@@ -76,13 +76,12 @@ def store(
     norm = np.concatenate([part.norm for part in encoded])
     names = encoded[0].code
     code = {name: np.concatenate([part.code[name] for part in encoded]) for name in names}
-    with cache.claim_builder():
-        for unit in cache.missing(range(1)):
-            rows = drawn[slice(*cache.unit_range(unit.shard))]
-            shape = (-(-len(rows) // PROBE_EVERY), 8, 8, 3)
-            noise = np.random.default_rng(unit.shard).integers(0, 256, shape, dtype=np.uint8)
-            judged = judge(logits[rows], np.zeros(len(rows), np.int32))
-            sums = Statistics.of(norm[rows], judged)
-            taken = {name: array[rows] for name, array in code.items()}
-            cache.write_unit(unit, norm[rows], taken, noise, "0" * 64, sums)
+    for unit in cache.missing(range(1)):
+        rows = drawn[slice(*cache.unit_range(unit.shard))]
+        shape = (-(-len(rows) // PROBE_EVERY), 8, 8, 3)
+        noise = np.random.default_rng(unit.shard).integers(0, 256, shape, dtype=np.uint8)
+        judged = judge(logits[rows], np.zeros(len(rows), np.int32))
+        sums = Statistics.of(norm[rows], judged)
+        taken = {name: array[rows] for name, array in code.items()}
+        cache.write_unit(unit, norm[rows], taken, noise, "0" * 64, sums)
     return cache

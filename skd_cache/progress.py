@@ -50,9 +50,22 @@ class _Lines:
         print(f"{line}, {rate:,.0f}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
 
 
+class _Silence:
+    def advance(self, count: int = 1) -> None:
+        """Nobody looks."""
+
+
 @contextmanager
-def track(total: int, what: str, unit: str = "items", done: int = 0) -> Iterator[Bar]:
-    """Show how far ``total`` items of long work are, of which ``done`` were done before."""
+def track(
+    total: int, what: str, unit: str = "items", done: int = 0, *, shown: bool = True
+) -> Iterator[Bar]:
+    """Show how far ``total`` items of long work are, of which ``done`` were done before.
+
+    Of several processes that do the work together, one has it ``shown``.
+    """
+    if not shown:
+        yield _Silence()
+        return
     if not sys.stderr.isatty():
         yield _Lines(total, what, unit, done)
         return

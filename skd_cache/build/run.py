@@ -1,6 +1,8 @@
 """Compute units: pixels to logits to codes, one commit each."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,59 +16,91 @@ from skd_cache.dataset.images import ImageSet
 from skd_cache.pixels import Backend, thumbnails
 from skd_cache.progress import Bar
 from skd_cache.replay import Policy, Request, Views, digest
-from skd_cache.store import Cache, Unit
+from skd_cache.store import Cache, Unit, Work, Working
+from skd_cache.store.begin import POLL_SECONDS
 from skd_cache.store.recipe import PROBE_EVERY
 
 
 def build_units(
     cache: Cache,
-    units: Sequence[Unit],
+    views: range,
     images: ImageSet,
     backend: Backend,
     logits_of: Callable[[Tensor], Tensor],
     *,
     batch_size: int,
     bar: Bar,
+    waiting: Callable[[list[Working]], None],
 ) -> None:
-    """Compute these units and commit them, one after the other.
+    """Compute the units of these views that are missing, beside whoever else does; all are there
+    when it returns.
 
     Pixels are drawn ahead across units, so the teacher does not wait while a unit is written.
 
     Args:
         cache: where they are committed.
-        units: which view and shard each.
+        views: which.
         images: the dataset the cache is of.
         backend: its pixels at the teacher's size.
         logits_of: the teacher: uint8 ``[B, S, S, 3]`` to float32 ``[B, C]``.
         batch_size: divides the recipe's shard size, so that no batch spans two units.
-        bar: told of every image.
+        bar: told of every image, others' too, once their unit is committed.
+        waiting: told who is at what is left, when nothing is free.
 
     Raises:
         DataError: the teacher gave a NaN or an infinity; the message names the sample.
         InputError: an image cannot be decoded; what was committed stays.
     """
     policy, seed = Policy.from_dict(cache.recipe.policy), cache.recipe.seed
-    views = Views(images, policy, seed, cache.recipe.views_per_decode)
+    drawn = Views(images, policy, seed, cache.recipe.views_per_decode)
+    told = set(cache.commits)
 
     def request_of(unit: Unit) -> Request:
-        return views.request(unit.view, np.arange(*cache.unit_range(unit.shard)))
+        return drawn.request(unit.view, np.arange(*cache.unit_range(unit.shard)))
 
-    def requests() -> Iterator[Request]:
-        for unit in units:
-            yield from batches_of(request_of(unit), batch_size)
+    def compute(work: Work) -> None:
+        ahead: deque[Unit] = deque()  # claimed, their pixels asked for
 
-    pixels = backend.stream(requests())
-    for unit in units:
-        whole = request_of(unit)  # drawn again: cheaper than to keep what lies ahead in step
-        rows = _Rows()
-        for request in batches_of(whole, batch_size):
-            batch = next(pixels)  # [B, S, S, 3]
-            rows.probes.append(_probes(batch, first=rows.count))
-            logits = logits_of(batch).cpu().numpy()  # [B, C]
-            _encode(cache.codec, logits, request, images, unit, rows)
-            bar.advance(len(logits))
-        encoded, probe, statistics = rows.joined()
-        cache.write_unit(unit, encoded.norm, encoded.code, probe, digest(whole.params), statistics)
+        def requests() -> Iterator[Request]:
+            for unit in work.free():
+                ahead.append(unit)
+                yield from batches_of(request_of(unit), batch_size)
+
+        pixels = backend.stream(requests())
+        for first in pixels:
+            unit = ahead.popleft()
+            whole = request_of(unit)  # drawn again: cheaper than to keep what lies ahead in step
+            rows = _Rows()
+            for request in batches_of(whole, batch_size):
+                batch = next(pixels) if rows.count else first  # [B, S, S, 3]
+                rows.probes.append(_probes(batch, first=rows.count))
+                logits = logits_of(batch).cpu().numpy()  # [B, C]
+                _encode(cache.codec, logits, request, images, unit, rows)
+                bar.advance(len(logits))
+            encoded, probe, sums = rows.joined()
+            cache.write_unit(unit, encoded.norm, encoded.code, probe, digest(whole.params), sums)
+            work.done(unit)
+            told.add(unit)
+            _tell(cache, views, told, bar)
+
+    with Work(cache, views) as work:
+        while cache.missing(views):
+            compute(work)
+            busy = work.busy()
+            _tell(cache, views, told, bar)
+            if busy:
+                waiting(busy)
+                time.sleep(POLL_SECONDS)
+    _tell(cache, views, told, bar)
+
+
+def _tell(cache: Cache, views: range, told: set[Unit], bar: Bar) -> None:
+    """Tell the bar of units that others committed."""
+    for unit in cache.commits.keys() - told:
+        if unit.view in views:
+            start, stop = cache.unit_range(unit.shard)
+            bar.advance(stop - start)
+    told |= cache.commits.keys()
 
 
 @dataclass

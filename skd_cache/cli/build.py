@@ -14,16 +14,17 @@ from torch import Tensor
 
 from skd_cache.build import Plan, build_units, fit_codec, make_plan
 from skd_cache.cli import options
-from skd_cache.codec import KltSettings, Planned, parse_codec, resolve
+from skd_cache.codec import Codec, KltSettings, Planned, parse_codec, resolve
 from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.home import cache_home
 from skd_cache.pixels import Backend, open_backend
 from skd_cache.progress import track
 from skd_cache.replay import Policy, load_policy
-from skd_cache.store import Recipe, Unit, create_cache, list_caches, open_cache
+from skd_cache.store import Recipe, Unit, Working, begin_cache, list_caches, open_cache
 from skd_cache.store.recipe import MAX_CHUNK_BYTES, PROBE_EVERY
 from skd_cache.teacher import Preflight, Teacher, load_teacher, preflight
+from skd_cache.world import World
 
 CHUNK, COMPRESSED_CHUNK = 1024, 4096
 PREFLIGHT_SAMPLES = 512
@@ -145,13 +146,15 @@ def command(
     if plan.missing:
         if not pixels and backend.name == "reference":
             _say("pixels    torchvision: DALI is not installed (pip install 'skd-cache[cuda13]')")
-        _preflight(loaded, images, backend_of, plan, batch_size)
+        if World.here().first:
+            _preflight(loaded, images, backend_of, plan, batch_size)
         plan.require_disk()
     if plan_only:
         return
     if plan.missing:
         _build(plan, loaded, images, backend, batch_size, threads, teacher)
-    click.echo(plan.location)
+    if World.here().first:
+        click.echo(plan.location)
 
 
 def _recipe(
@@ -258,12 +261,13 @@ def _build(
     threads: int,
     name: str,
 ) -> None:
-    provenance = _provenance(name, dataset, batch_size, threads, backend)
-    recipe, codec = plan.recipe, None
-    if not plan.exists and isinstance(recipe.planned_codec(), KltSettings):
+    recipe, shown = plan.recipe, World.here().first
+    waiting = _Waiting()
+
+    def fit() -> Codec:
         first = min(recipe.shard, recipe.dataset.samples)
         with track(first, f"fit {recipe.codec['name']}", "images") as bar:
-            codec = fit_codec(
+            return fit_codec(
                 recipe,
                 dataset.train,
                 backend,
@@ -272,28 +276,47 @@ def _build(
                 batch_size=batch_size,
                 bar=bar,
             )
-    cache = create_cache(
+
+    cache = begin_cache(
         plan.location,
-        plan.recipe,
+        recipe,
         labels=dataset.train.labels,
         contents=dataset.train.contents,
         class_weight=teacher.class_weight,
-        provenance=provenance,
-        codec=codec,
+        provenance=_provenance(name, dataset, batch_size, threads, backend),
+        fit=fit if isinstance(recipe.planned_codec(), KltSettings) else None,
+        waiting=waiting,
     )
-    total = len(plan.views) * plan.recipe.dataset.samples
-    with cache.claim_builder(), track(total, "build", "images", total - plan.rows) as bar:
+    total, left = len(plan.views) * recipe.dataset.samples, plan.rows
+    with track(total, "build", "images", total - left, shown=shown) as bar:
         build_units(
             cache,
-            cache.missing(plan.views),
+            plan.views,
             dataset.train,
             backend,
             teacher.logits,
             batch_size=batch_size,
             bar=bar,
+            waiting=waiting,
         )
     if backend.fallbacks:
         _say(f"{backend.fallbacks:,} images went through PIL, which DALI refuses")
+
+
+class _Waiting:
+    """Says who is waited for, once for everybody."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, busy: list[Working]) -> None:
+        for one in busy:
+            if one.what not in self._said:
+                self._said.add(one.what)
+                what = "the cache's creation" if one.what == "cache" else f"unit {one.what}"
+                _say(
+                    f"waiting for {what}, process {one.builder.pid} on {one.builder.host} is at it"
+                )
 
 
 def _provenance(
@@ -326,5 +349,7 @@ def _duration(seconds: float) -> str:
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
-        click.echo(line, err=True)
+    """Of the processes torchrun started, one speaks for all."""
+    if World.here().first:
+        for line in lines:
+            click.echo(line, err=True)

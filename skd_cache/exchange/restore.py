@@ -39,8 +39,8 @@ def restore(file: Path, home: str) -> Cache:
             class_weight=class_weight,
             provenance=source.provenance,
         )
-        with cache.claim_builder():
-            _write(cache, source, [u for v in source.views for u in cache.missing(range(v, v + 1))])
+        cache.sweep()
+        _write(cache, source, [u for v in source.views for u in cache.missing(range(v, v + 1))])
         return cache
 
 

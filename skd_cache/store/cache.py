@@ -1,7 +1,6 @@
 """A cache of logits: open or create one, see what it holds, read it, add to it."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from torch import Tensor
 
 from skd_cache.batch import LogitBatch, Statistics
 from skd_cache.codec import Codec, complete
-from skd_cache.errors import DataError, InputError, SkdCacheError
+from skd_cache.errors import DataError, InputError
 from skd_cache.store import side, writer
+from skd_cache.store.agree import STAGE, Fault
 from skd_cache.store.checked import check_unit
-from skd_cache.store.claim import Held, hold
 from skd_cache.store.commit import Commit
-from skd_cache.store.layout import CLASS_WEIGHT, Unit, metadata_objects
+from skd_cache.store.layout import CLASS_WEIGHT, Unit, claim_of, metadata_objects
 from skd_cache.store.ledger import Ledger
 from skd_cache.store.objects import Objects
 from skd_cache.store.reader import READ_AHEAD_CHUNKS, Reader, Rows
@@ -27,9 +26,7 @@ from skd_cache.store.recipe import Recipe
 class Cache:
     """One cache: the logits of one teacher over one dataset, a view after another."""
 
-    def __init__(
-        self, location: str | Path | Objects, *, fault: writer.Fault | None = None
-    ) -> None:
+    def __init__(self, location: str | Path | Objects, *, fault: Fault | None = None) -> None:
         """Open the cache at a location; ``fault`` is called around every put (for tests).
 
         Raises:
@@ -38,7 +35,6 @@ class Cache:
         """
         self._objects = location if isinstance(location, Objects) else Objects(location)
         self._fault = fault or writer.fault_from_environment()
-        self._held: Held | None = None
         self.recipe: Recipe = side.read_recipe(self._objects)
         self._side, self._layout = side.read_commit(self._objects, self.recipe)
         self.provenance: Mapping[str, Any] = side.read_provenance(self._objects, self.recipe)
@@ -50,6 +46,11 @@ class Cache:
     def location(self) -> str:
         """The folder or URL of the cache."""
         return self._objects.location
+
+    @property
+    def objects(self) -> Objects:
+        """Everything under the location."""
+        return self._objects
 
     @property
     def id(self) -> str:
@@ -115,30 +116,14 @@ class Cache:
         """The units of these views that are not there yet, in order."""
         return self._ledger.missing(views)
 
-    def refresh(self) -> None:
-        """Look for units committed since the cache was opened.
+    def refresh(self, views: range | None = None) -> None:
+        """Look for units, of these views or of all, committed since the cache was opened.
 
         Raises:
             DataError: if a commit is damaged.
         """
-        self._ledger.refresh()
+        self._ledger.refresh(views)
         self._forget_sums()
-
-    @contextmanager
-    def claim_builder(self) -> Iterator[None]:
-        """Be the one builder of this cache while the context lasts.
-
-        Raises:
-            InputError: if another process builds it, naming host and pid.
-        """
-        with hold(self._objects) as held:
-            self._objects.sweep()
-            self.refresh()
-            self._held = held
-            try:
-                yield
-            finally:
-                self._held = None
 
     def write_unit(
         self,
@@ -148,8 +133,8 @@ class Cache:
         probe: NDArray[np.uint8],
         params_digest: str,
         statistics: Statistics,
-    ) -> None:
-        """Store one unit for good; needs :meth:`claim_builder`.
+    ) -> bool:
+        """Store one unit for good; safe whoever else writes it, but see :class:`Work`.
 
         Args:
             unit: one that :meth:`missing` names.
@@ -159,20 +144,21 @@ class Cache:
             params_digest: sha256 hex over the integer parameters of the unit's samples.
             statistics: of these rows, by ``Statistics.of`` over the whole unit.
 
+        Returns:
+            whether these are the rows that count; False where another builder was first with
+            rows that differ.
+
         Raises:
             SkdCacheError: if the storage is full or fails; nothing is committed then.
             ValueError: if an array is not exactly the unit's.
         """
-        if self._held is None:
-            raise SkdCacheError("a unit is written under claim_builder() only")
         start, stop = self.unit_range(unit.shard)
         if statistics.count != stop - start:
             raise ValueError(f"statistics of {statistics.count} rows for {stop - start} positions")
-        commit = writer.write_unit(
+        proposed, counts = writer.write_unit(
             self._objects,
             self._layout,
             self._side.digest(),
-            self._held,
             unit,
             norm,
             code,
@@ -181,7 +167,32 @@ class Cache:
             statistics,
             self._fault,
         )
-        self._ledger.add(unit, commit)
+        self._add(unit, counts)
+        return self.commits[unit] == proposed
+
+    def finish_unit(self, unit: Unit) -> bool:
+        """Bring to its end what a killed builder had as good as committed; whether it is there.
+
+        Raises:
+            DataError: if what it left is damaged.
+        """
+        if unit not in self.commits:
+            agreement = writer.unit_agreement(self._objects, self._layout, unit, self._fault)
+            if (counts := agreement.finish()) is not None:
+                self._add(unit, counts)
+        return unit in self.commits
+
+    def sweep(self) -> None:
+        """Remove what killed builders left and nobody needs; safe while others build."""
+        self._objects.sweep()
+        staged = (found.name.split("/") for found in self._objects.list(STAGE))
+        places = {"/".join(parts[1:-1]) for parts in staged}
+        for unit in self.commits:
+            if claim_of(unit) in places:
+                writer.unit_agreement(self._objects, self._layout, unit, self._fault).clear()
+
+    def _add(self, unit: Unit, document: bytes) -> None:
+        self._ledger.add(unit, self._ledger.parse(unit, document))
         self._forget_sums()
 
     def read(self, view: int, start: int, stop: int) -> Rows:
@@ -293,7 +304,7 @@ def create_cache(
     class_weight: NDArray[np.float32] | None,
     provenance: Mapping[str, Any],
     codec: Codec | None = None,
-    fault: writer.Fault | None = None,
+    fault: Fault | None = None,
 ) -> Cache:
     """Create a cache, or open it if it is there already; a killed creation is finished.
 

@@ -1,188 +1,258 @@
-"""Who is building a cache: one builder at a time, and what becomes of a dead one's claim.
+"""Who computes what, so that nothing is computed twice. What counts is settled elsewhere.
 
-A claim is ``claim/builder-GGGGGGGG.json``, created only if absent; the highest generation G is
-the one that counts. Its owner rewrites it as a heartbeat. It may be followed by G+1 when it was
-released, when its owner is a dead process of this host or of an earlier boot of it, or when it
-was silent for a lease. A builder that comes back from a long sleep finds itself outnumbered.
+A builder is present while ``claim/builder/TOKEN.json`` stands; rewriting it is its heartbeat. It
+claims a unit by creating ``claim/VVVVV/SSSSS.GGGGGGGG.json``, which names it, if there is none; of
+several the highest generation G counts. A claim is over when its builder left, is a dead process of
+this machine, or was silent for a lease: then anybody may create G+1. A builder that was only asleep
+goes on, and :mod:`skd_cache.store.agree` sees to it that one of the two counts.
 """
 
 import os
 import re
+import secrets
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Self, TypeVar
 
 from pydantic import Field
 
-from skd_cache.errors import InputError, SkdCacheError
+from skd_cache.errors import DataError, InputError, SkdCacheError
 from skd_cache.store.document import Document
-from skd_cache.store.objects import Objects
+from skd_cache.store.objects import Found, Objects
+from skd_cache.store.process import began, boot, is_alive
 
+LEASE_VARIABLE = "SKD_CACHE_LEASE_SECONDS"
 LEASE_SECONDS = 600.0
-HEARTBEAT_SECONDS = 60.0
-_CLAIM = re.compile(r"^claim/builder-(\d{8})\.json$")
+HEARTBEATS_PER_LEASE = 10
+_BUILDER = re.compile(r"^claim/builder/([0-9a-f]{16})\.json$")
+_CLAIM = re.compile(r"^claim/(?P<what>cache|\d{5}/\d{5})\.(?P<generation>\d{8})\.json$")
 _MAX_BYTES = 4096
+Kind = TypeVar("Kind", bound=Document)
+
+
+class Builder(Document):
+    """A process that builds."""
+
+    host: str = Field(max_length=255)
+    boot: str = Field(max_length=128)
+    pid: int = Field(ge=0)
+    began: str = Field(default="", max_length=32)  # tells a pid from its later reuse
+
+    @classmethod
+    def here(cls) -> Self:
+        """This process."""
+        pid = os.getpid()
+        return cls(host=socket.gethostname(), boot=boot(), pid=pid, began=began(pid))
+
+    def is_over(self, silent_seconds: float, lease_seconds: float) -> bool:
+        """Whether others may take what it claimed, given its last sign of life."""
+        if silent_seconds > lease_seconds:
+            return True
+        if self.host != socket.gethostname():
+            return False
+        return self.boot != boot() or not is_alive(self.pid, self.began)
 
 
 class Claim(Document):
-    """Who claimed a cache."""
+    """A unit, or the creation of the cache, is a builder's."""
 
-    generation: int = Field(ge=0, le=99_999_999)
-    host: str = Field(max_length=255)
-    boot: str = Field(max_length=64)
-    pid: int = Field(ge=0)
-    began: str = Field(default="", max_length=32)  # tells a pid from its later reuse
-    released: bool = False
-
-    @classmethod
-    def ours(cls, generation: int) -> "Claim":
-        """This process's claim."""
-        pid = os.getpid()
-        return cls(
-            generation=generation,
-            host=socket.gethostname(),
-            boot=_boot(),
-            pid=pid,
-            began=_began(pid),
-        )
-
-    @property
-    def name(self) -> str:
-        """The object it stands in."""
-        return _name(self.generation)
-
-    def is_over(self, silent_seconds: float) -> bool:
-        """Whether another may follow, given how long ago the claim was last written."""
-        if self.released:
-            return True
-        if self.host != socket.gethostname():
-            return silent_seconds > LEASE_SECONDS
-        return self.boot != _boot() or not _alive(self.pid, self.began)
+    builder: str = Field(pattern=r"^[0-9a-f]{16}$")
 
 
 @dataclass(frozen=True)
-class Held:
-    """The claim of this process on a cache."""
+class Working:
+    """Who is at what.
 
-    objects: Objects
-    claim: Claim
+    Attributes:
+        what: ``00000/00000`` for view and shard, ``cache`` for the creation.
+        builder: the process.
+        silent: seconds since its last sign of life.
+        over: whether another may take it.
+    """
 
-    def check(self) -> None:
-        """Make sure that nobody took the cache over meanwhile.
-
-        Raises:
-            SkdCacheError: if somebody did.
-        """
-        if _latest(self.objects) != self.claim.generation:
-            raise SkdCacheError(
-                f"another builder took over {self.objects.location} while this one was silent: "
-                "stop here, what was committed stays"
-            )
+    what: str
+    builder: Builder
+    silent: float
+    over: bool
 
 
-@contextmanager
-def hold(objects: Objects) -> Iterator[Held]:
-    """Be the one builder of a cache while the context lasts.
+def lease_seconds() -> float:
+    """How long a silent builder keeps what it claimed: ``SKD_CACHE_LEASE_SECONDS``, or 600.
 
     Raises:
-        InputError: if another process builds it, naming host and pid.
+        InputError: if the variable is not a number above 0.
     """
-    held = Held(objects, _take(objects))
-    stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(held, stop), name="skd-cache-claim", daemon=True)
-    beat.start()
-    try:
-        yield held
-    finally:
-        stop.set()
-        beat.join()
-        with suppress(SkdCacheError):
-            objects.replace(
-                held.claim.name, held.claim.model_copy(update={"released": True}).canonical()
-            )
+    text = os.environ.get(LEASE_VARIABLE, str(LEASE_SECONDS))
+    with suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise InputError(f"{LEASE_VARIABLE} is {text!r}, not a number of seconds")
 
 
-def _take(objects: Objects) -> Claim:
-    for _ in range(100):
-        latest = _latest(objects)
-        if latest is not None:
-            _refuse_if_alive(objects, latest)
-        claim = Claim.ours(0 if latest is None else latest + 1)
-        if not objects.create(claim.name, claim.canonical()):
-            continue
-        # The look above may be old: whoever finds a later generation than its own was too late.
-        generations = _generations(objects)
-        if max(generations) == claim.generation:
-            for past in sorted(generations)[:-1]:
-                objects.delete(_name(past))
-            return claim
-        objects.delete(claim.name)
-    raise SkdCacheError(f"{objects.location} is claimed by one builder after another: try again")
+class Claims:
+    """What this process claims of one cache; as a context it is present, and gone afterwards."""
 
-
-def _refuse_if_alive(objects: Objects, generation: int) -> None:
-    name = _name(generation)
-    found = next((found for found in objects.list("claim") if found.name == name), None)
-    if found is None:
-        return
-    try:
-        claim = Claim.parse(objects.get(name, _MAX_BYTES), f"{objects.location}/{name}")
-    except FileNotFoundError:
-        return
-    silent = (datetime.now(UTC) - found.modified).total_seconds()
-    if not claim.is_over(silent):
-        lease = f"; its claim ends {LEASE_SECONDS / 60:.0f} minutes after its last sign of life"
-        raise InputError(
-            f"{objects.location} is being built by process {claim.pid} on {claim.host}"
-            f"{'' if claim.host == socket.gethostname() else lease}: "
-            "wait for it, or stop it and run the same again"
+    def __init__(self, objects: Objects, me: Builder | None = None) -> None:
+        """Nothing is claimed yet."""
+        self._objects, self._me, self._lease = objects, me or Builder.here(), lease_seconds()
+        self.token = secrets.token_hex(8)
+        self._held: dict[str, int] = {}
+        self._read: dict[str, Claim] = {}  # by object name; claims never change
+        self._builders: dict[str, Builder] = {}
+        self._ahead = timedelta()  # the storage's clock before ours
+        self._stop = threading.Event()
+        self._beat = threading.Thread(
+            target=self._keep_beating, name="skd-cache-claim", daemon=True
         )
 
+    def __enter__(self) -> Self:
+        self.beat()
+        name = _builder_name(self.token)
+        here = [found for found in self._objects.list("claim/builder") if found.name == name]
+        self._ahead = max((found.modified for found in here), default=_now()) - _now()
+        self._beat.start()
+        return self
 
-def _generations(objects: Objects) -> list[int]:
-    matches = (_CLAIM.match(found.name) for found in objects.list("claim"))
-    return [int(match[1]) for match in matches if match]
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._beat.join()
+        with suppress(SkdCacheError):  # claims without a builder are over
+            self._objects.delete(_builder_name(self.token))
+            for what in list(self._held):
+                self.release(what)
 
+    def beat(self) -> None:
+        """Give a sign of life."""
+        self._objects.replace(_builder_name(self.token), self._me.canonical())
 
-def _latest(objects: Objects) -> int | None:
-    return max(_generations(objects), default=None)
-
-
-def _name(generation: int) -> str:
-    return f"claim/builder-{generation:08d}.json"
-
-
-def _beat(held: Held, stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT_SECONDS):
-        with suppress(SkdCacheError):  # a missed beat is no reason to stop computing
-            held.objects.replace(held.claim.name, held.claim.canonical())
-
-
-def _boot() -> str:
-    """What tells one boot of this machine from the next, where the system says it."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
-def _began(pid: int) -> str:
-    """When a process began, in ticks since boot, where the system says it."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    return ""
-
-
-def _alive(pid: int, began: str) -> bool:
-    if os.name != "posix":
+    def take(self, what: str) -> bool:
+        """Claim something that nobody is at; whether it is ours now."""
+        if what in self._held:
+            return True
+        past = self._generations(what)
+        mine = max(past, default=-1) + 1
+        if past and self._who(past[mine - 1], self._seen()) is not None:
+            return False
+        if not self._objects.create(_claim_name(what, mine), Claim(builder=self.token).canonical()):
+            return False
+        # The look above may be old: whoever finds a later generation than its own was too late.
+        past = self._generations(what)
+        if max(past, default=mine) > mine:
+            self._objects.delete(_claim_name(what, mine))
+            return False
+        self._held[what] = mine
+        for earlier in sorted(past.keys() - {mine}):
+            self._objects.delete(past[earlier])
         return True
+
+    def holds(self, what: str) -> bool:
+        """Whether this is claimed here already."""
+        return what in self._held
+
+    def release(self, what: str) -> None:
+        """Let go of something, done or not."""
+        generation = self._held.pop(what, None)
+        if generation is not None:
+            self._objects.delete(_claim_name(what, generation))
+
+    def busy(self) -> dict[str, Working]:
+        """What others are at, by what it is: those that are over are not among them."""
+        return {one.what: one for one in self.working() if not one.over}
+
+    def working(self) -> list[Working]:
+        """What others claim, also those whose builder is over."""
+        seen, found = self._seen(), []
+        for what, name in sorted(self._standing().items()):
+            claim = self._claim(name)
+            if claim is None or claim.builder == self.token or claim.builder not in seen:
+                continue
+            if (builder := self._builder(claim.builder)) is not None:
+                silent = self._silent(seen[claim.builder])
+                over = builder.is_over(silent, self._lease)
+                found.append(Working(what, builder, silent, over))
+        return found
+
+    def sweep(self) -> None:
+        """Remove builders that are over, and thereby what they claim."""
+        for token, found in self._seen().items():
+            builder = self._builder(token)
+            if builder is None or builder.is_over(self._silent(found), self._lease):
+                self._objects.delete(found.name)
+
+    def _keep_beating(self) -> None:
+        while not self._stop.wait(self._lease / HEARTBEATS_PER_LEASE):
+            with suppress(SkdCacheError):  # a missed beat is no reason to stop computing
+                self.beat()
+
+    def _who(self, name: str, seen: dict[str, Found]) -> Builder | None:
+        """The builder of a claim, unless it is over."""
+        claim = self._claim(name)
+        if claim is None or claim.builder not in seen:
+            return None
+        builder = self._builder(claim.builder)
+        silent = self._silent(seen[claim.builder])
+        return None if builder is None or builder.is_over(silent, self._lease) else builder
+
+    def _generations(self, what: str) -> dict[int, str]:
+        """The claims on something, by generation."""
+        folder = f"claim/{what.rpartition('/')[0]}" if "/" in what else "claim"
+        matches = (_CLAIM.match(found.name) for found in self._objects.list(folder))
+        return {int(m["generation"]): m[0] for m in matches if m and m["what"] == what}
+
+    def _standing(self) -> dict[str, str]:
+        """The claims that count, by what is claimed."""
+        matches = (_CLAIM.match(found.name) for found in self._objects.list("claim"))
+        latest: dict[str, str] = {}
+        for name in sorted(match[0] for match in matches if match):  # generations ascend
+            latest[name.removeprefix("claim/").split(".", 1)[0]] = name
+        return latest
+
+    def _seen(self) -> dict[str, Found]:
+        """Builders by token, as their last sign of life shows them."""
+        listed = self._objects.list("claim/builder")
+        return {match[1]: found for found in listed if (match := _BUILDER.match(found.name))}
+
+    def _silent(self, found: Found) -> float:
+        return (_now() + self._ahead - found.modified).total_seconds()
+
+    def _claim(self, name: str) -> Claim | None:
+        if name not in self._read and (claim := _parse(self._objects, name, Claim)) is not None:
+            self._read[name] = claim
+        return self._read.get(name)
+
+    def _builder(self, token: str) -> Builder | None:
+        name = _builder_name(token)
+        if token not in self._builders:
+            if (builder := _parse(self._objects, name, Builder)) is None:
+                return None
+            self._builders[token] = builder
+        return self._builders[token]
+
+
+def _parse(objects: Objects, name: str, kind: type[Kind]) -> Kind | None:
+    """A document that may be gone by now, or be no such document: then nobody claims by it."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return not began or _began(pid) in ("", began)
+        return kind.parse(objects.get(name, _MAX_BYTES), f"{objects.location}/{name}")
+    except (FileNotFoundError, DataError):
+        return None
+
+
+def _builder_name(token: str) -> str:
+    return f"claim/builder/{token}.json"
+
+
+def _claim_name(what: str, generation: int) -> str:
+    return f"claim/{what}.{generation:08d}.json"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

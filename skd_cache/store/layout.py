@@ -163,6 +163,11 @@ def commit_name(unit: Unit) -> str:
     return f"commit/{unit.view:05d}/{unit.shard:05d}.json"
 
 
+def claim_of(unit: Unit) -> str:
+    """What a unit is called where builders claim it."""
+    return f"{unit.view:05d}/{unit.shard:05d}"
+
+
 def unit_of(name: str, recipe: Recipe) -> Unit | None:
     """The unit whose commit has this name, or ``None`` if no unit's has."""
     if not (match := _COMMIT.match(name)):

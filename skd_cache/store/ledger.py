@@ -38,22 +38,26 @@ class Ledger:
         start = shard * self._recipe.shard
         return start, min(start + self._recipe.shard, self._recipe.dataset.samples)
 
-    def refresh(self) -> None:
-        """Read the commits that are new.
+    def refresh(self, views: range | None = None) -> None:
+        """Read the commits that are new, of these views or of all.
 
         Raises:
             DataError: if one is damaged.
         """
-        listed = (found.name for found in self._objects.list("commit"))
+        places = ["commit"]
+        if views is not None:
+            gaps = sorted({unit.view for unit in self.missing(views)})
+            places = [f"commit/{view:05d}" for view in gaps]
+        listed = (found.name for place in places for found in self._objects.list(place))
         units = {name: unit for name in listed if (unit := unit_of(name, self._recipe))}
         new = [name for name, unit in units.items() if unit not in self._commits]
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             documents = pool.map(lambda name: self._objects.get(name, MAX_BYTES), new)
             for name, data in zip(new, documents, strict=True):
-                self._commits[units[name]] = self._parse(name, units[name], data)
+                self._commits[units[name]] = self.parse(units[name], data)
 
     def add(self, unit: Unit, commit: Commit) -> None:
-        """Take note of a unit this process committed."""
+        """Take note of a unit whose commit this process has seen made."""
         self._commits[unit] = commit
 
     def missing(self, views: range) -> list[Unit]:
@@ -79,9 +83,13 @@ class Ledger:
         documents = {commit_name(unit): self._commits[unit].canonical() for unit in units}
         return view_digest({SIDE: self._side.canonical(), **documents})
 
-    def _parse(self, name: str, unit: Unit, data: bytes) -> Commit:
-        """A unit's commit, as long as it is that unit's and complete."""
-        place = f"{self._objects.location}/{name}"
+    def parse(self, unit: Unit, data: bytes) -> Commit:
+        """A unit's commit, as long as it is that unit's and complete.
+
+        Raises:
+            DataError: if it is not.
+        """
+        place = f"{self._objects.location}/{commit_name(unit)}"
         commit = Commit.parse(data, place)
         told = (commit.cache, commit.view, commit.shard)
         if told != (self._recipe.cache_id, unit.view, unit.shard):

@@ -9,8 +9,10 @@ name. On local disk we therefore put under a partial name, fsync, and rename.
 import hashlib
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,12 +23,15 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import LocalStore, from_url
 
 from skd_cache.errors import DataError, InputError, SkdCacheError
+from skd_cache.store.process import is_alive
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 PARTIAL = ".partial"
-_STAGED = re.compile(r"(\.partial(#\d+)?|#\d+)$")
+# What a put is staged under: ours with host and pid, obstore's own with a number.
+_STAGED = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.partial(#\d+)?$|#\d+$")
+_STALE_SECONDS = 3600.0
 _NO_SPACE = re.compile(r"os error (28|122|27)\b")  # ENOSPC, EDQUOT, EFBIG
 _READ_ONLY = re.compile(r"os error (30|13|1)\b")  # EROFS, EACCES, EPERM
 _PIECE = 4 << 20
@@ -189,6 +194,25 @@ class Objects:
             else:
                 self._put_durably(self.folder, name, data, overwrite=True)
 
+    def copy(self, source: str, name: str) -> None:
+        """Make ``name`` hold what ``source`` holds, durably, whatever stood there.
+
+        Raises:
+            FileNotFoundError: if there is no ``source``.
+        """
+        with self._explained("write", name):
+            if self.folder is None:
+                obstore.copy(self.store, source, name)
+                return
+            partial, final = self.folder / _partial(name), self.folder / name
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.hardlink_to(self.folder / source)
+                partial.replace(final)
+            finally:
+                partial.unlink(missing_ok=True)  # still there where both were one file already
+            self._fsync_names(self.folder, final.parent)
+
     def delete(self, name: str) -> None:
         """Remove an object; it is no error if there is none."""
         with self._explained("remove", name):
@@ -198,15 +222,15 @@ class Objects:
                 return
 
     def sweep(self) -> None:
-        """Remove what killed puts left behind on local disk; call it only as the one writer."""
+        """Remove what killed puts left behind on local disk, and nothing that may be under way."""
         if self.folder is None:
             return
         for place in self.folder.rglob("*"):
-            if _STAGED.search(place.name):
+            if (match := _STAGED.search(place.name)) and _is_stale(place, match):
                 place.unlink(missing_ok=True)
 
     def _put_durably(self, folder: Path, name: str, data: bytes, *, overwrite: bool) -> None:
-        partial = f"{name}.{os.getpid()}{PARTIAL}"
+        partial = _partial(name)
         try:
             obstore.put(self.store, partial, data, use_multipart=False)
             _fsync(folder / partial)
@@ -223,6 +247,23 @@ class Objects:
             self._durable.add(parent)
             parent = parent.parent
             _fsync(parent)
+
+
+def _partial(name: str) -> str:
+    return f"{name}.{_host()}-{os.getpid()}{PARTIAL}"
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_stale(place: Path, match: re.Match[str]) -> bool:
+    """Whether nobody works on a staged file any more: by its process, else by its age."""
+    if match["host"] == _host() and not is_alive(int(match["pid"])):
+        return True
+    with suppress(FileNotFoundError):
+        return time.time() - place.stat().st_mtime > _STALE_SECONDS
+    return False
 
 
 def _fsync(path: Path) -> None:

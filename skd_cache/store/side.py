@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from zarr.storage import ObjectStore
 
 from skd_cache.errors import DataError, InputError
+from skd_cache.store.agree import Agreement, Fault, put_object
 from skd_cache.store.commit import ObjectPrint, SideCommit
 from skd_cache.store.document import MAX_BYTES
 from skd_cache.store.layout import (
@@ -23,9 +24,9 @@ from skd_cache.store.layout import (
     metadata_objects,
     root_metadata,
 )
-from skd_cache.store.objects import Objects, fingerprint
+from skd_cache.store.objects import Objects, Print, fingerprint
 from skd_cache.store.recipe import Recipe
-from skd_cache.store.writer import Fault, encode_shard, put_commit, put_data
+from skd_cache.store.writer import encode_shard
 
 CRC_BYTES = 4
 MAX_PROVENANCE_BYTES = 4 * 1024 * 1024
@@ -43,6 +44,8 @@ def create(
 ) -> None:
     """Put all that lies beside the views, if it is not there yet; the commit comes last.
 
+    Of several that do this at once, one counts.
+
     Of a codec that was fitted twice the arrays of the first stay: two fits may differ in their
     last bits, and either does.
 
@@ -56,20 +59,44 @@ def create(
     layout = Layout(recipe, {name: list(arrays[name].shape) for name in open_shapes})
     grids = layout.side()
     encoded = {name: _encode(grid, arrays[name]) for name, grid in grids.items()}
-    put_data(objects, RECIPE, recipe.canonical(), fault)
+    put_object(objects, RECIPE, recipe.canonical(), fault)
+    _put_provenance(objects, recipe, provenance, fault)
+    put_object(objects, _VIEW_METADATA, group_metadata(), fault)
+    commit = SideCommit(
+        cache=recipe.cache_id,
+        shapes={name: list(shape) for name, shape in layout.shapes.items()},
+        objects={name: ObjectPrint.of(fingerprint(data)) for name, data in encoded.items()},
+    )
+    document = commit.canonical()
+    agreement = Agreement(objects, SIDE, lambda found: _targets(objects, recipe, found), fault)
+    # Metadata too: another fit may keep another number of components.
+    if agreement.propose(document, encoded | metadata_objects(grids)) != document:
+        _compare(objects, recipe, arrays)
+
+
+def _put_provenance(
+    objects: Objects, recipe: Recipe, provenance: Mapping[str, Any], fault: Fault
+) -> None:
+    """Put the root's metadata, unless another builder's are there: any will do."""
     root = root_metadata(recipe, provenance)
     if len(root) > MAX_PROVENANCE_BYTES:
         raise InputError(f"the provenance has more than {MAX_PROVENANCE_BYTES:,} bytes")
-    put_data(objects, _ROOT_METADATA, root, fault)
-    for name, data in {_VIEW_METADATA: group_metadata(), **metadata_objects(grids)}.items():
-        put_data(objects, name, data, fault)
-    prints = {
-        name: ObjectPrint.of(put_data(objects, grid.object(), encoded[name], fault))
-        for name, grid in grids.items()
-    }
-    shapes = {name: list(shape) for name, shape in layout.shapes.items()}
-    commit = SideCommit(cache=recipe.cache_id, shapes=shapes, objects=prints)
-    put_commit(objects, SIDE, commit.canonical(), fault)
+    fault(f"before {_ROOT_METADATA}")
+    if not objects.create(_ROOT_METADATA, root):
+        try:
+            read_provenance(objects, recipe)
+        except DataError:  # cut short by a kill on storage that is not atomic
+            objects.replace(_ROOT_METADATA, root)
+    fault(f"after {_ROOT_METADATA}")
+
+
+def _targets(objects: Objects, recipe: Recipe, document: bytes) -> dict[str, Print]:
+    """Where the objects belong that a decision on the side commit speaks of."""
+    commit, layout = _parse_commit(document, f"{objects.location}: the decision on {SIDE}", recipe)
+    grids = layout.side()
+    metadata = {name: fingerprint(data) for name, data in metadata_objects(grids).items()}
+    arrays = {grids[name].object(): told.print for name, told in commit.objects.items()}
+    return metadata | arrays
 
 
 def read_commit(objects: Objects, recipe: Recipe) -> tuple[SideCommit, Layout]:
@@ -79,13 +106,17 @@ def read_commit(objects: Objects, recipe: Recipe) -> tuple[SideCommit, Layout]:
         InputError: if there is none: the cache was never completely created.
         DataError: if it is damaged or another cache's.
     """
-    place = f"{objects.location}/{SIDE}"
     try:
-        commit = SideCommit.parse(objects.get(SIDE, MAX_BYTES), place)
+        document = objects.get(SIDE, MAX_BYTES)
     except FileNotFoundError as error:
         raise InputError(
             f"{objects.location} was never completely created: run its build again"
         ) from error
+    return _parse_commit(document, f"{objects.location}/{SIDE}", recipe)
+
+
+def _parse_commit(document: bytes, place: str, recipe: Recipe) -> tuple[SideCommit, Layout]:
+    commit = SideCommit.parse(document, place)
     if commit.cache != recipe.cache_id:
         raise DataError(f"{place} belongs to another cache")
     try:

@@ -1,12 +1,11 @@
-"""Puts a unit into a cache: objects first, read back, then the commit that makes them count.
+"""Encodes a unit and brings it into a cache.
 
-Fault points, for tests: every put of a unit is announced before and after as ``before NAME`` and
-``after NAME``, the commit's included. With ``SKD_CACHE_FAULT=n`` in the environment the process
-ends with exit code 137 at the n-th point (from 1) it reaches, as a SIGKILL would end it.
+With ``SKD_CACHE_FAULT=n`` in the environment the process ends with exit code 137 at the n-th fault
+point (from 1) it reaches, see :mod:`skd_cache.store.agree`, as a SIGKILL would end it.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from skd_cache.batch import Statistics
-from skd_cache.errors import DataError, SkdCacheError
-from skd_cache.store.claim import Held
+from skd_cache.errors import DataError
+from skd_cache.store.agree import Agreement, Fault, put_object
 from skd_cache.store.commit import Commit, ObjectPrint, StatisticsRecord
-from skd_cache.store.document import MAX_BYTES
 from skd_cache.store.layout import (
     NORM,
     PROBE,
@@ -31,7 +29,6 @@ from skd_cache.store.objects import Objects, Print, fingerprint
 from skd_cache.store.recipe import PROBE_EVERY
 
 FAULT_VARIABLE = "SKD_CACHE_FAULT"
-Fault = Callable[[str], None]
 
 
 def fault_from_environment() -> Fault:
@@ -57,38 +54,6 @@ def encode_shard(grid: Grid, shard: int, rows: NDArray[Any]) -> bytes:
     # Zarr hands an array in Fortran order to pcodec as it lies, and reads back other numbers.
     array[tuple(place)] = np.ascontiguousarray(rows)
     return bytes(memory[grid.object(shard)].to_bytes())
-
-
-def put_data(objects: Objects, name: str, data: bytes, fault: Fault) -> Print:
-    """Put an object that no commit names yet, replacing what a killed build left, and read it back.
-
-    Raises:
-        DataError: if the storage gives back something else.
-    """
-    fault(f"before {name}")
-    wanted = fingerprint(data)
-    if not _holds(objects, name, wanted) and not objects.create(name, data):
-        objects.replace(name, data)
-    if not _holds(objects, name, wanted):
-        raise DataError(f"{objects.location}/{name} does not read back as written: check the disk")
-    fault(f"after {name}")
-    return wanted
-
-
-def _holds(objects: Objects, name: str, wanted: Print) -> bool:
-    return objects.size(name) == wanted.size and objects.print_of(name) == wanted
-
-
-def put_commit(objects: Objects, name: str, document: bytes, fault: Fault) -> None:
-    """Make what was put count; a commit is never rewritten.
-
-    Raises:
-        SkdCacheError: if there is a different commit already.
-    """
-    fault(f"before {name}")
-    if not objects.create(name, document) and objects.get(name, MAX_BYTES) != document:
-        raise SkdCacheError(f"{objects.location}/{name} was committed by another build meanwhile")
-    fault(f"after {name}")
 
 
 def check_rows(
@@ -125,7 +90,6 @@ def write_unit(
     objects: Objects,
     layout: Layout,
     side: str,
-    held: Held,
     unit: Unit,
     norm: NDArray[np.float32],
     code: Mapping[str, NDArray[Any]],
@@ -133,28 +97,41 @@ def write_unit(
     params: str,
     statistics: Statistics,
     fault: Fault,
-) -> Commit:
-    """Encode, put, read back and commit one unit; see :meth:`skd_cache.store.Cache.write_unit`."""
+) -> tuple[Commit, bytes]:
+    """Encode, put and commit one unit; see :meth:`skd_cache.store.Cache.write_unit`.
+
+    Returns:
+        the commit proposed, and the document of the one that counts.
+    """
     check_rows(layout, unit, norm, code, probe)
-    if objects.size(commit_name(unit)) is not None:
-        raise SkdCacheError(f"{objects.location} has view {unit.view}, shard {unit.shard} already")
     grids = layout.view(unit.view)
     for name, data in metadata_objects(grids).items():
-        put_data(objects, name, data, fault)
-    prints = {}
-    for name, rows in {NORM: norm, **code, PROBE: probe}.items():
-        grid = grids[name]
-        shard = encode_shard(grid, unit.shard, np.moveaxis(rows, 0, grid.axis))
-        prints[name] = ObjectPrint.of(put_data(objects, grid.object(unit.shard), shard, fault))
+        put_object(objects, name, data, fault)
+    shards = {
+        name: encode_shard(grids[name], unit.shard, np.moveaxis(rows, 0, grids[name].axis))
+        for name, rows in {NORM: norm, **code, PROBE: probe}.items()
+    }
     commit = Commit(
         cache=layout.recipe.cache_id,
         side=side,
         view=unit.view,
         shard=unit.shard,
-        objects=prints,
+        objects={name: ObjectPrint.of(fingerprint(data)) for name, data in shards.items()},
         params=params,
         statistics=StatisticsRecord.of(statistics),
     )
-    held.check()
-    put_commit(objects, commit_name(unit), commit.canonical(), fault)
-    return commit
+    agreement = unit_agreement(objects, layout, unit, fault)
+    return commit, agreement.propose(commit.canonical(), shards)
+
+
+def unit_agreement(objects: Objects, layout: Layout, unit: Unit, fault: Fault) -> Agreement:
+    """How the builders of a unit come to one commit."""
+    grids = layout.view(unit.view)
+
+    def targets(document: bytes) -> dict[str, Print]:
+        commit = Commit.parse(document, f"the decision on {commit_name(unit)}")
+        if commit.objects.keys() != grids.keys():
+            raise DataError(f"the decision on {commit_name(unit)} is another unit's")
+        return {grids[n].object(unit.shard): told.print for n, told in commit.objects.items()}
+
+    return Agreement(objects, commit_name(unit), targets, fault)

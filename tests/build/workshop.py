@@ -2,9 +2,13 @@
 
 import multiprocessing
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,8 +19,8 @@ from skd_cache.dataset.catalog import open_dataset
 from skd_cache.dataset.images import ImageSet
 from skd_cache.pixels import open_backend
 from skd_cache.replay import load_policy
-from skd_cache.store import Cache, Recipe, create_cache
-from skd_cache.store.writer import Fault
+from skd_cache.store import Cache, Recipe, Unit, Work, create_cache
+from skd_cache.store.agree import Fault
 
 CLASSES = 10
 # Processes fork from a clean one that has imported all this: a start costs milliseconds.
@@ -67,7 +71,7 @@ class Workshop:
     log: Path
 
     def build(self, units: int | None = None, fault: Fault | None = None) -> None:
-        """Build what is missing, or the first of it; every unit begun is noted in the log."""
+        """Build what is missing, or so many units; each is noted in the log when it is begun."""
         torch.set_num_threads(1)
         images = open_dataset("demo").val
         assert images is not None
@@ -82,11 +86,20 @@ class Workshop:
             fault=fault,
         )
         backend = open_backend("reference", images, 28, load_policy("pad-crop-flip"), threads=1)
-        with cache.claim_builder():
-            for unit in cache.missing(range(self.views))[:units]:
-                with self.log.open("a") as log:
-                    log.write(f"{unit.view}/{unit.shard}\n")
-                build_units(cache, [unit], images, backend, project, batch_size=32, bar=Silence())
+        with (
+            suppress(EnoughError),
+            patch("skd_cache.build.run.Work", partial(Noted, self.log, units)),
+        ):
+            build_units(
+                cache,
+                range(self.views),
+                images,
+                backend,
+                project,
+                batch_size=32,
+                bar=Silence(),
+                waiting=lambda _busy: None,
+            )
 
     def start(self, fault: int = 0) -> BaseProcess:
         """Build in a process of its own, which ends itself at fault point ``fault``."""
@@ -109,6 +122,28 @@ class Workshop:
         return self.log.read_text().split() if self.log.exists() else []
 
 
+class EnoughError(Exception):
+    """As many units as were asked for are done."""
+
+
+class Noted(Work):
+    """Writes down each unit that is begun, and stops before one too many."""
+
+    def __init__(self, log: Path, units: int | None, cache: Cache, views: range) -> None:
+        super().__init__(cache, views)
+        self._log, self._left = log, units
+
+    def free(self) -> Iterator[Unit]:
+        for unit in super().free():
+            if self._left == 0:
+                raise EnoughError
+            if self._left is not None:
+                self._left -= 1
+            with self._log.open("a") as log:
+                log.write(f"{unit.view}/{unit.shard}\n")
+            yield unit
+
+
 class Silence:
     def advance(self, count: int = 1) -> None:
         """Hear of progress and say nothing."""
@@ -128,10 +163,14 @@ def digests(cache: Cache) -> list[str]:
 
 
 def all_bytes(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache but the claims, which are not data."""
+    """Every file of a cache but claims and what killed builders left, which are not data."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     named = {str(path.relative_to(folder)): path for path in files}
-    return {name: path.read_bytes() for name, path in named.items() if "claim/" not in name}
+    return {
+        name: path.read_bytes()
+        for name, path in named.items()
+        if name.split("/")[0] not in ("claim", "stage")
+    }
 
 
 def rows_of(cache: Cache, view: int) -> np.ndarray:

@@ -130,9 +130,8 @@ def make_cache(
         ),
     )
     teacher, replayed = ToyTeacher(), Views(images, POLICY, recipe.seed)
-    with cache.claim_builder():
-        for unit in cache.missing(range(views)):
-            _build_unit(cache, unit, replayed, teacher)
+    for unit in cache.missing(range(views)):
+        _build_unit(cache, unit, replayed, teacher)
     return cache
 
 

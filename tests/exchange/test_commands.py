@@ -19,8 +19,7 @@ def home(tmp_path):
     """A cache home with one cache of two complete views and a begun one."""
     cache = create(tmp_path / "home")
     fill(cache, 2)
-    with cache.claim_builder():
-        write(cache, Unit(2, 1))
+    write(cache, Unit(2, 1))
     return tmp_path / "home"
 
 

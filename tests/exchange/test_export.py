@@ -39,8 +39,7 @@ def write_rows(cache, logits):
     encoded = cache.codec.encode(rows)
     statistics = Statistics.of(encoded.norm, judge(rows, np.zeros(len(rows), np.int32)))
     probe = np.zeros((1, 8, 8, 3), np.uint8)
-    with cache.claim_builder():
-        cache.write_unit(Unit(0, 0), encoded.norm, encoded.code, probe, "c" * 64, statistics)
+    cache.write_unit(Unit(0, 0), encoded.norm, encoded.code, probe, "c" * 64, statistics)
 
 
 def softmax(logits):
@@ -113,8 +112,7 @@ def test_two_exports_are_the_same_bytes(tmp_path):
 
 def test_only_complete_views_are_written(tmp_path):
     cache = made(tmp_path, views=1)
-    with cache.claim_builder():
-        write(cache, Unit(1, 0))
+    write(cache, Unit(1, 0))
     assert complete_views(cache, None) == ([0], [1])
     assert complete_views(cache, range(3)) == ([0], [1, 2])
     with pytest.raises(InputError, match="it holds 0"):

@@ -34,9 +34,8 @@ def test_memory_does_not_grow_with_the_cache(tmp_path, form):
     encoded = cache.codec.encode(logits)
     statistics = Statistics.of(encoded.norm, judge(logits, np.zeros(SHARD, np.int32)))
     probe = np.zeros((SHARD // 64, 8, 8, 3), np.uint8)
-    with cache.claim_builder():
-        for unit in cache.missing(range(1)):
-            cache.write_unit(unit, encoded.norm, encoded.code, probe, "c" * 64, statistics)
+    for unit in cache.missing(range(1)):
+        cache.write_unit(unit, encoded.norm, encoded.code, probe, "c" * 64, statistics)
     line = [sys.executable, "-c", RUN, cache.location, form, tmp_path]
     said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
     exporting, importing = map(int, said.split())

@@ -122,7 +122,7 @@ def test_an_import_that_is_killed_goes_on(homes, monkeypatch):
     line = [sys.executable, "-c", RESTORE, homes / "out.h5", homes / "there"]
     place = homes / "there" / cache.id
     before: set[str] = set()
-    for fault in (3, 30, 40):
+    for fault in (3, 60, 90):
         monkeypatch.setenv("SKD_CACHE_FAULT", str(fault))
         assert subprocess.run(line, check=False).returncode == 137
         names = {path.name + path.parent.name for path in place.glob("commit/0*/*")}

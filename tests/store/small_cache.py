@@ -87,23 +87,25 @@ def create(home, recipe=None, **options) -> Cache:
     return create_cache(where, recipe, provenance=provenance, **given)
 
 
-def write(cache, unit):
+def write(cache, unit, noise=0.0):
+    """Write a unit, its logits off by ``noise``; whether it is what counts."""
     start, stop = cache.unit_range(unit.shard)
     samples = samples_of(cache.recipe, unit.view, start, stop)
     logits = logits_of(cache.recipe, unit.view, samples)
+    logits[:, 0] += np.float32(noise)
     encoded = cache.codec.encode(logits)
     labels = (samples % cache.recipe.dataset.classes).astype(np.int32)
     statistics = Statistics.of(encoded.norm, judge(logits, labels))
     probe = probes_of(unit.view, np.arange(start, stop, 64))
-    cache.write_unit(unit, encoded.norm, encoded.code, probe, "c" * 64, statistics)
+    return cache.write_unit(unit, encoded.norm, encoded.code, probe, "c" * 64, statistics)
 
 
 def fill(cache, views=1) -> list[Unit]:
     """Write what is missing of the first views; which units that were."""
-    with cache.claim_builder():
-        todo = cache.missing(range(views))
-        for unit in todo:
-            write(cache, unit)
+    cache.sweep()
+    todo = cache.missing(range(views))
+    for unit in todo:
+        write(cache, unit)
     return todo
 
 

@@ -123,14 +123,13 @@ def test_a_full_disk_is_said_and_leaves_no_commit(tmp_path):
     cache = create(tmp_path)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with cache.claim_builder():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1]))
-        try:
-            with pytest.raises(SkdCacheError, match=r"no space left to write .*code") as caught:
-                write(cache, Unit(0, 0))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, old)
-            signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1]))
+    try:
+        with pytest.raises(SkdCacheError, match=r"no space left to write .*stage") as caught:
+            write(cache, Unit(0, 0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
     assert "\n" not in str(caught.value)
     assert not open_cache(cache.location).commits
     fill(cache)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from skd_cache.batch import Statistics
-from skd_cache.errors import InputError, SkdCacheError
+from skd_cache.errors import InputError
 from skd_cache.store import Unit, create_cache, open_cache
 from skd_cache.store.objects import Objects
 from tests.store.small_cache import (
@@ -142,12 +142,11 @@ def test_statistics_are_summed_over_the_commits(cache):
 
 def test_a_view_counts_when_all_its_shards_do(tmp_path):
     cache = create(tmp_path)
-    with cache.claim_builder():
-        write(cache, Unit(0, 0))
-        write(cache, Unit(0, 2))
-        assert cache.views() == []
-        assert cache.missing(range(2)) == [Unit(0, 1), Unit(1, 0), Unit(1, 1), Unit(1, 2)]
-        write(cache, Unit(0, 1))
+    write(cache, Unit(0, 0))
+    write(cache, Unit(0, 2))
+    assert cache.views() == []
+    assert cache.missing(range(2)) == [Unit(0, 1), Unit(1, 0), Unit(1, 1), Unit(1, 2)]
+    write(cache, Unit(0, 1))
     assert cache.views() == [0]
     assert open_cache(cache.location).views() == [0]
 
@@ -170,9 +169,8 @@ def test_a_sound_cache_verifies(cache):
 def test_two_builds_of_the_same_logits_have_the_same_bytes(cache, tmp_path):
     other = create(tmp_path)
     for view in (1, 0):
-        with other.claim_builder():
-            for unit in reversed(other.missing(range(view, view + 1))):
-                write(other, unit)
+        for unit in reversed(other.missing(range(view, view + 1))):
+            write(other, unit)
     assert [other.digest(view) for view in (0, 1)] == [cache.digest(view) for view in (0, 1)]
     assert cache.digest(0) != cache.digest(1)
 
@@ -202,14 +200,14 @@ def test_an_object_store_holds_the_same_bytes_as_a_disk(cache):
     )
 
 
-def test_a_unit_is_written_once_and_under_a_claim(tmp_path):
-    cache = create(tmp_path)
-    with pytest.raises(SkdCacheError, match="claim_builder"):
-        write(cache, Unit(0, 0))
-    with cache.claim_builder():
-        write(cache, Unit(0, 0))
-        with pytest.raises(SkdCacheError, match="already"):
-            write(cache, Unit(0, 0))
+def test_of_a_unit_that_is_written_twice_the_first_counts(tmp_path):
+    cache, other = create(tmp_path), create(tmp_path)
+    assert write(cache, Unit(0, 0))
+    commit = cache.commits[Unit(0, 0)]
+    assert write(other, Unit(0, 0))  # the same rows
+    assert not write(other, Unit(0, 0), noise=1e-5)
+    assert other.commits[Unit(0, 0)] == commit
+    assert list(open_cache(cache.location).verify(full=True)) == []
 
 
 def test_rows_that_are_not_the_units_are_refused(tmp_path):
@@ -217,7 +215,7 @@ def test_rows_that_are_not_the_units_are_refused(tmp_path):
     encoded = cache.codec.encode(np.zeros((5, 7), np.float32))
     probe = np.zeros((1, 8, 8, 3), np.uint8)
     statistics = Statistics(count=5)
-    with cache.claim_builder(), pytest.raises(ValueError, match="128"):
+    with pytest.raises(ValueError, match="128"):
         cache.write_unit(Unit(0, 0), encoded.norm, encoded.code, probe, "c" * 64, statistics)
 
 
