@@ -32,6 +32,11 @@ class _Terminal:
         self._progress.update(self._task, advance=count, rate=f"{rate:,.0f} {self._unit}/s")
 
 
+class _Silence:
+    def advance(self, count: int = 1) -> None:
+        """Somebody else shows it."""
+
+
 class _Lines:
     def __init__(self, total: int, what: str, unit: str, done: int) -> None:
         self._total, self._what, self._unit, self._done = total, what, unit, done
@@ -51,8 +56,13 @@ class _Lines:
 
 
 @contextmanager
-def track(total: int, what: str, unit: str = "items", done: int = 0) -> Iterator[Bar]:
+def track(
+    total: int, what: str, unit: str = "items", done: int = 0, *, shown: bool = True
+) -> Iterator[Bar]:
     """Show how far ``total`` items of long work are, of which ``done`` were done before."""
+    if not shown:
+        yield _Silence()
+        return
     if not sys.stderr.isatty():
         yield _Lines(total, what, unit, done)
         return

@@ -19,11 +19,13 @@ from skd_cache.distill.run_folder import Frozen, RunFolder
 from skd_cache.distill.settings import Settings
 from skd_cache.distill.stopping import stop_requests
 from skd_cache.distill.student import Portrait, loading_lines, make_student, try_student
+from skd_cache.distill.together import Team, joined
 from skd_cache.distill.trainer import Say, Trainer
-from skd_cache.distill.views import Pixels
+from skd_cache.distill.views import Pixels, Seat, check_division, smallest_part
 from skd_cache.errors import InputError
 from skd_cache.replay import Views
 from skd_cache.store import Cache
+from skd_cache.world import World
 
 VALIDATION_BATCH = 250
 
@@ -59,6 +61,9 @@ def distill(
 ) -> Result:
     """Train a student as ``settings`` say, or go on where an interrupted run stopped.
 
+    Processes that torchrun started do so together; the first one writes, and says what there is
+    to say.
+
     Args:
         settings: everything the run depends on.
         dataset: the images; its training split must be the one the cache was built from.
@@ -72,42 +77,63 @@ def distill(
         InputError: something asked for cannot be done; nothing was written.
         DataError: pixels are not those the teacher saw, or the cache is damaged.
         StoppedError: SIGTERM or Ctrl-C came; the run's state is on disk.
+        PeerLostError: another process of the run ended.
         SkdCacheError: the loss is no longer a number, or the disk failed.
     """
-    device = open_device(settings.device)
+    world, device = World.here(), open_device(settings.device)
     _check(settings, dataset, cache, look)
+    _check_world(settings, world, len(dataset.train), device)
+    with joined(world, device) as team:
+        return _distill(settings, dataset, out, cache, look, fresh, say, device, team)
+
+
+def _distill(
+    settings: Settings,
+    dataset: Dataset,
+    out: Path,
+    cache: Cache | None,
+    look: Look | None,
+    fresh: bool,
+    say: Say,
+    device: torch.device,
+    team: Team,
+) -> Result:
+    """What :func:`distill` does, once the processes have met."""
     folder, train = RunFolder(out), dataset.train
+    _check_same(settings, team)
     pixels = Pixels(settings.pixels, settings.decoder, settings.threads, str(device))
     views = Views(train, settings.policy, settings.view_seed)
-    before = None if fresh else folder.resume(settings)
-    frozen = before or _freeze(settings, cache)
+    before = team.agree(lambda: None if fresh else folder.resume(settings, team.size))
+    frozen = before or team.agree(lambda: _freeze(settings, cache))
     portrait = portrait_of(settings, dataset)
     loaders: list[Loader] = []
 
     def open_loader(size: int) -> Loader:
         statistics, count = frozen.statistics, settings.batch_size
         args = (views, size, count, pixels)
-        loaders.append(Loader(*args, cache=cache, statistics=statistics, look=look))
+        seat = Seat(team.rank, team.size)
+        loaders.append(Loader(*args, cache=cache, statistics=statistics, look=look, seat=seat))
         return loaders[-1]
 
-    with _seeded(settings.seed, device), stop_requests() as stop:
+    with _seeded(settings.seed, device), stop_requests(once=team.size == 1) as stop:
         trainer = Trainer(
             settings,
             views=frozen.views,
             count=len(train),
             folder=folder,
-            learner=_learner(settings, len(train.classes), len(train), device),
+            learner=_learner(settings, len(train.classes), len(train), device, team),
             open_loader=open_loader,
-            validation=_validation(settings, dataset, portrait, pixels, device),
+            validation=_validation(settings, dataset, portrait, pixels, device, team),
             portrait=portrait,
             device=device,
+            team=team,
             stop=stop,
-            say=say,
+            say=say if team.first else _leave_unsaid,
         )
-        if fresh:
+        if fresh and team.first:
             folder.clear()
-        if before is None:
-            folder.start(settings, frozen)
+        if before is None and team.first:
+            folder.start(settings, frozen, team.size)
         progress = trainer.run()
     return Result(
         folder.student,
@@ -117,7 +143,7 @@ def distill(
         progress.best_epoch,
         progress.step,
         trainer.pace,
-        sum(loader.fallbacks for loader in loaders),
+        round(team.totals(sum(loader.fallbacks for loader in loaders))[0]),
         loading_lines(folder.student, portrait),
     )
 
@@ -159,6 +185,23 @@ def _check(settings: Settings, dataset: Dataset, cache: Cache | None, look: Look
         )
 
 
+def _check_world(settings: Settings, world: World, count: int, device: torch.device) -> None:
+    """See that so many processes can do what was asked."""
+    check_division(settings.batch_size, count, world.size, settings.accumulate)
+    if settings.sync_batch_norm and device.type != "cuda":
+        raise InputError(
+            f"sync-batch-norm works on GPUs only, and this is '{device.type}': leave it away."
+        )
+
+
+def _check_same(settings: Settings, team: Team) -> None:
+    """See that all processes were asked for the same."""
+    first = team.agree(settings.to_dict)
+    different = settings.differences(first, same_world=False)
+    if different:
+        raise InputError(f"the first process was asked for {', '.join(different)}.")
+
+
 def _freeze(settings: Settings, cache: Cache | None) -> Frozen:
     """The views of a run, and the statistics its losses use, whatever happens to the cache."""
     if cache is not None:
@@ -166,18 +209,25 @@ def _freeze(settings: Settings, cache: Cache | None) -> Frozen:
     return Frozen(settings.views or tuple(range(settings.epochs)), None)
 
 
-def _learner(settings: Settings, classes: int, count: int, device: torch.device) -> Learner:
+def _learner(
+    settings: Settings, classes: int, count: int, device: torch.device, team: Team
+) -> Learner:
     """The student, made from torch's seeded generator and tried on the smallest batches."""
     student = make_student(settings.student, classes, settings.student_weights)
+    smallest = smallest_part(count, settings.batch_size, team.size, settings.accumulate)
     with torch.random.fork_rng(devices=[]):
         for size in sorted({size for _, size in settings.sizes}):
-            smallest = 1 if count % settings.batch_size == 1 or settings.batch_size == 1 else 2
-            try_student(student, settings.student, classes, size, smallest)
-    return Learner(settings, student, device, -(-count // settings.batch_size))
+            try_student(student, settings.student, classes, size, min(2, smallest))
+    return Learner(settings, student, device, -(-count // settings.batch_size), team)
 
 
 def _validation(
-    settings: Settings, dataset: Dataset, portrait: Portrait, pixels: Pixels, device: torch.device
+    settings: Settings,
+    dataset: Dataset,
+    portrait: Portrait,
+    pixels: Pixels,
+    device: torch.device,
+    team: Team,
 ) -> Validation | None:
     if dataset.val is None:
         return None
@@ -188,7 +238,12 @@ def _validation(
         pixels=pixels,
         device=device,
         dtype=DTYPES[settings.precision],
+        team=team,
     )
+
+
+def _leave_unsaid(line: str) -> None:
+    """The first process says it."""
 
 
 @contextmanager
