@@ -1,5 +1,6 @@
 """``skd-cache distill``: stage 2."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -137,6 +138,7 @@ def command(
     _say(f"run       {out}")
     _hint(settings.device)
     look = _teacher(found, teacher_weights, settings) if found is not None and online else None
+    fresh = fresh and not _restarted()
     result = distill(settings, opened, out, cache=found, look=look, fresh=fresh, say=_say)
     _report(result)
 
@@ -208,6 +210,11 @@ def _name(dataset: Dataset, settings: Settings) -> str:
     student = settings.student.replace("/", "-").replace(":", "-")
     online = "-online" if settings.online else ""
     return f"{dataset.name.removesuffix('.h5')}-{student}-{losses}{online}"
+
+
+def _restarted() -> bool:
+    """Whether torchrun has started this run before: what it did since is not to be thrown away."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _hint(device: str) -> None:
