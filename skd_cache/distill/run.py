@@ -84,51 +84,95 @@ def distill(
     _check(settings, dataset, cache, look)
     _check_world(settings, world, len(dataset.train), device)
     with joined(world, device) as team:
-        return _distill(settings, dataset, out, cache, look, fresh, say, device, team)
+        _check_same(settings, team)
+        run = _Run(settings, dataset, cache, look, device, team)
+        return _train(run, RunFolder(out), fresh=fresh, say=say if team.first else _leave_unsaid)
 
 
-def _distill(
-    settings: Settings,
-    dataset: Dataset,
-    out: Path,
-    cache: Cache | None,
-    look: Look | None,
-    fresh: bool,
-    say: Say,
-    device: torch.device,
-    team: Team,
-) -> Result:
-    """What :func:`distill` does, once the processes have met."""
-    folder, train = RunFolder(out), dataset.train
-    _check_same(settings, team)
-    pixels = Pixels(settings.pixels, settings.decoder, settings.threads, str(device))
-    views = Views(train, settings.policy, settings.view_seed)
+@dataclass(frozen=True)
+class _Run:
+    """What a run is made of, once its processes have met."""
+
+    settings: Settings
+    dataset: Dataset
+    cache: Cache | None
+    look: Look | None
+    device: torch.device
+    team: Team
+
+    @property
+    def pixels(self) -> Pixels:
+        asked = self.settings
+        return Pixels(asked.pixels, asked.decoder, asked.threads, str(self.device))
+
+    def loader(self, size: int, frozen: Frozen) -> Loader:
+        """This process's part of the batches at a size."""
+        settings = self.settings
+        return Loader(
+            Views(self.dataset.train, settings.policy, settings.view_seed),
+            size,
+            settings.batch_size,
+            self.pixels,
+            cache=self.cache,
+            statistics=frozen.statistics,
+            look=self.look,
+            seat=Seat(self.team.rank, self.team.size),
+        )
+
+    def learner(self) -> Learner:
+        """The student, made from torch's seeded generator and tried on the smallest batches."""
+        settings, count = self.settings, len(self.dataset.train)
+        name, classes = settings.student, len(self.dataset.train.classes)
+        student = make_student(name, classes, settings.student_weights)
+        world, accumulate = self.team.size, settings.accumulate
+        smallest = smallest_part(count, settings.batch_size, world, accumulate)
+        with torch.random.fork_rng(devices=[]):
+            for size in sorted({size for _, size in settings.sizes}):
+                try_student(student, name, classes, size, min(2, smallest))
+        steps_per_epoch = -(-count // settings.batch_size)
+        return Learner(settings, student, self.device, steps_per_epoch, self.team)
+
+    def validation(self, portrait: Portrait) -> Validation | None:
+        """This process's part of the validation images, if there are any."""
+        if self.dataset.val is None:
+            return None
+        return Validation(
+            self.dataset.val,
+            portrait,
+            batch_size=VALIDATION_BATCH,
+            pixels=self.pixels,
+            device=self.device,
+            dtype=DTYPES[self.settings.precision],
+            team=self.team,
+        )
+
+
+def _train(run: _Run, folder: RunFolder, *, fresh: bool, say: Say) -> Result:
+    """The whole run, or what is left of it; the first process decides what there is."""
+    settings, team = run.settings, run.team
     before = team.agree(lambda: None if fresh else folder.resume(settings, team.size))
-    frozen = before or team.agree(lambda: _freeze(settings, cache))
-    portrait = portrait_of(settings, dataset)
+    frozen = before or team.agree(lambda: _freeze(settings, run.cache))
+    portrait = portrait_of(settings, run.dataset)
     loaders: list[Loader] = []
 
     def open_loader(size: int) -> Loader:
-        statistics, count = frozen.statistics, settings.batch_size
-        args = (views, size, count, pixels)
-        seat = Seat(team.rank, team.size)
-        loaders.append(Loader(*args, cache=cache, statistics=statistics, look=look, seat=seat))
+        loaders.append(run.loader(size, frozen))
         return loaders[-1]
 
-    with _seeded(settings.seed, device), stop_requests(once=team.size == 1) as stop:
+    with _seeded(settings.seed, run.device), stop_requests(once=team.size == 1) as stop:
         trainer = Trainer(
             settings,
             views=frozen.views,
-            count=len(train),
+            count=len(run.dataset.train),
             folder=folder,
-            learner=_learner(settings, len(train.classes), len(train), device, team),
+            learner=run.learner(),
             open_loader=open_loader,
-            validation=_validation(settings, dataset, portrait, pixels, device, team),
+            validation=run.validation(portrait),
             portrait=portrait,
-            device=device,
+            device=run.device,
             team=team,
             stop=stop,
-            say=say if team.first else _leave_unsaid,
+            say=say,
         )
         if fresh and team.first:
             folder.clear()
@@ -207,39 +251,6 @@ def _freeze(settings: Settings, cache: Cache | None) -> Frozen:
     if cache is not None:
         return Frozen(check_views(cache, settings.views), cache.statistics)
     return Frozen(settings.views or tuple(range(settings.epochs)), None)
-
-
-def _learner(
-    settings: Settings, classes: int, count: int, device: torch.device, team: Team
-) -> Learner:
-    """The student, made from torch's seeded generator and tried on the smallest batches."""
-    student = make_student(settings.student, classes, settings.student_weights)
-    smallest = smallest_part(count, settings.batch_size, team.size, settings.accumulate)
-    with torch.random.fork_rng(devices=[]):
-        for size in sorted({size for _, size in settings.sizes}):
-            try_student(student, settings.student, classes, size, min(2, smallest))
-    return Learner(settings, student, device, -(-count // settings.batch_size), team)
-
-
-def _validation(
-    settings: Settings,
-    dataset: Dataset,
-    portrait: Portrait,
-    pixels: Pixels,
-    device: torch.device,
-    team: Team,
-) -> Validation | None:
-    if dataset.val is None:
-        return None
-    return Validation(
-        dataset.val,
-        portrait,
-        batch_size=VALIDATION_BATCH,
-        pixels=pixels,
-        device=device,
-        dtype=DTYPES[settings.precision],
-        team=team,
-    )
 
 
 def _leave_unsaid(line: str) -> None:

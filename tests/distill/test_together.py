@@ -19,8 +19,9 @@ from torch import Tensor
 from skd_cache import cli
 from skd_cache.cli import distill as command
 from skd_cache.distill.run import distill
+from skd_cache.distill.trainer import StoppedError
 from skd_cache.distill.views import Seat, check_division, micro_bounds, smallest_part
-from skd_cache.errors import InputError
+from skd_cache.errors import InputError, PeerLostError
 from skd_cache.replay import Views
 from tests.distill.conftest import same, weights
 from tests.distill.workshop import BATCH, COUNT, POLICY, make_settings
@@ -229,6 +230,30 @@ def test_what_so_many_processes_cannot_do_is_one_sentence(
     assert said.count("\n") == 1
     assert pauses  # torchrun ends it meanwhile, when the first process has said it
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "pauses", "says"),
+    [
+        ("0", InputError("no"), [], True),
+        ("1", InputError("no"), [2.0], True),
+        ("1", StoppedError("stopped"), [], False),  # everyone was, and the first says it
+        ("0", PeerLostError("gone"), [4.0], True),  # the one that is gone may still say why
+    ],
+)
+def test_who_knows_best_speaks_first(monkeypatch, rank, error, pauses, says):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    waited = []
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    assert cli._turn(error) == says
+    assert waited == pauses
+
+
+def test_a_restart_by_torchrun_does_not_start_over(monkeypatch):
+    assert not command._restarted()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert command._restarted()
 
 
 @pytest.mark.parametrize(
