@@ -76,7 +76,7 @@ class Mortal(Tiny):
             if self.left == 0:
                 os.kill(os.getppid() if self.to_parent else os.getpid(), self.signal)
             elif self.left < 0:
-                time.sleep(0.1)  # the other process is on its way to stop us
+                time.sleep(0.2)  # the other process is on its way to stop us
         return super().forward(images)
 
 
