@@ -2,9 +2,17 @@
 
 
 class SkdCacheError(Exception):
-    """Something failed that is neither the user's input nor damaged data."""
+    """Something failed that is neither the user's input nor damaged data.
+
+    ``everywhere`` says that every process of a run fails with it at the same moment.
+    """
 
     exit_code = 1
+    everywhere = False
+
+
+class PeerLostError(SkdCacheError):
+    """Another process of the same run ended, and this one cannot go on without it."""
 
 
 class InputError(SkdCacheError):

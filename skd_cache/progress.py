@@ -32,6 +32,11 @@ class _Terminal:
         self._progress.update(self._task, advance=count, rate=f"{rate:,.0f} {self._unit}/s")
 
 
+class _Silence:
+    def advance(self, count: int = 1) -> None:
+        """Somebody else shows it."""
+
+
 class _Lines:
     def __init__(self, total: int, what: str, unit: str, done: int) -> None:
         self._total, self._what, self._unit, self._done = total, what, unit, done
@@ -48,11 +53,6 @@ class _Lines:
         left = (self._total - self._done) / rate if rate else 0.0
         line = f"{self._what}: {self._done:,}/{self._total:,} {self._unit}"
         print(f"{line}, {rate:,.0f}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
-
-
-class _Silence:
-    def advance(self, count: int = 1) -> None:
-        """Nobody looks."""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import importlib
 import keyword
 import sys
+import time
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -10,7 +11,8 @@ from importlib.metadata import version
 import click
 
 from skd_cache.cli.process import wait_briefly
-from skd_cache.errors import SkdCacheError
+from skd_cache.errors import InputError, PeerLostError, SkdCacheError
+from skd_cache.world import World
 
 _COMMANDS = {
     "build": "Run the teacher over every seeded view and store its logits.",
@@ -26,6 +28,8 @@ _COMMANDS = {
     "index": "Index a dataset's images, or find all unreadable ones.",
     "pack": "Pack a dataset into one .h5 file.",
 }
+
+_GIVE_WAY = 2.0  # seconds; torchrun ends the others within one
 
 EPILOG = """\b
 Examples:
@@ -76,12 +80,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = group.main(arguments, prog_name="skd-cache", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if _turn(error):
+            error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        print("\ninterrupted: the same command again goes on from here", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as error:
+        if _turn(error):
+            print("\ninterrupted: the same command again goes on from here", file=sys.stderr)
         sys.exit(1)
     except SkdCacheError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if _turn(error):
+            rank = _rank()
+            print(f"rank {rank}: error: {error}" if rank else f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _turn(error: BaseException) -> bool:
+    """Whether this process says what went wrong, after giving way to those that know it better.
+
+    Of processes that fail alike the first one speaks, and torchrun ends the others while they
+    wait. Those that miss another process wait the longest: it has the reason.
+    """
+    rank = _rank()
+    if isinstance(error, PeerLostError):
+        time.sleep(_GIVE_WAY + _GIVE_WAY)
+    elif rank and getattr(error, "everywhere", False):
+        return False
+    elif rank:
+        time.sleep(_GIVE_WAY)
+    return True
+
+
+def _rank() -> int:
+    try:
+        return World.here().rank
+    except InputError:
+        return 0  # whoever this is, it must say what is wrong with the variables

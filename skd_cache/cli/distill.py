@@ -1,11 +1,15 @@
 """``skd-cache distill``: stage 2."""
 
+import os
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from torch import Tensor
 
 from skd_cache.cli import options
@@ -16,6 +20,7 @@ from skd_cache.errors import InputError
 from skd_cache.home import cache_home
 from skd_cache.losses import combine, parse
 from skd_cache.store import Cache, find_cache, list_caches, open_cache
+from skd_cache.world import World
 
 
 @click.command(no_args_is_help=True)
@@ -45,7 +50,22 @@ from skd_cache.store import Cache, find_cache, list_caches, open_cache
 @click.option("--student", metavar="NAME", help="As --teacher of build. [default: the dataset's]")
 @click.option("--student-weights", metavar="FILE", help="Start from a safetensors file.")
 @click.option("--epochs", type=click.IntRange(1))
-@click.option("--batch-size", type=click.IntRange(1))
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    help="Images of a step, of all processes together.",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(1),
+    help="Micro-batches that a process makes of its part. [default: 1]",
+)
+@click.option(
+    "--sync-batch-norm",
+    is_flag=True,
+    default=None,
+    help="Batch norm over all processes; GPUs only.",
+)
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), help="[default: sgd]")
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--momentum", type=float, help="[default: 0.9]")
@@ -88,12 +108,14 @@ def command(
 
     Every default is the dataset's published recipe. A run whose --out holds a run of the same
     settings goes on where it stopped, mid-epoch if need be. --loss ce alone needs no cache.
+    Started with torchrun it trains on as many GPUs as there are processes.
 
     \b
     Examples:
       skd-cache distill --loss spherical
       skd-cache distill --loss dist:beta=2,gamma=2 --dataset imagenet --data /data/imagenet
       skd-cache distill --loss kd:temperature=4 --loss dist --cache 3f9a --student resnet8x4
+      torchrun --nproc-per-node 8 -m skd_cache distill --loss spherical --data /data/imagenet
     """
     losses, name = chosen["losses"], dataset
     chosen["threads"] = options.set_threads(chosen["threads"])
@@ -113,8 +135,10 @@ def command(
         **chosen,
     )
     out = out or Path("runs") / _name(opened, settings)
-    click.echo(f"run       {out}", err=True)
+    _say(f"run       {out}")
+    _hint(settings.device)
     look = _teacher(found, teacher_weights, settings) if found is not None and online else None
+    fresh = fresh and not _restarted()
     result = distill(settings, opened, out, cache=found, look=look, fresh=fresh, say=_say)
     _report(result)
 
@@ -188,8 +212,25 @@ def _name(dataset: Dataset, settings: Settings) -> str:
     return f"{dataset.name.removesuffix('.h5')}-{student}-{losses}{online}"
 
 
+def _restarted() -> bool:
+    """Whether torchrun has started this run before: what it did since is not to be thrown away."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def _hint(device: str) -> None:
+    """Say that there are more GPUs than the one that a single process uses."""
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    if World.here().size > 1 or gpus < 2:
+        return
+    line = shlex.join(sys.argv[1:])
+    torchrun = f"torchrun --nproc-per-node {gpus} -m skd_cache {line}"
+    _say(f"gpus      one of {gpus} GPUs is used; all: {torchrun}")
+
+
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    """Tell people, once for all processes."""
+    if World.here().first:
+        click.echo(line, err=True)
 
 
 def _report(result: Result) -> None:
@@ -203,4 +244,5 @@ def _report(result: Result) -> None:
     _say("To load the student:")
     for line in result.loading:
         _say(f"  {line}")
-    click.echo(result.student)
+    if World.here().first:
+        click.echo(result.student)

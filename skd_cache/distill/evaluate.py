@@ -12,11 +12,13 @@ from torch import nn
 from skd_cache.dataset.dataset import Dataset
 from skd_cache.dataset.images import ImageSet
 from skd_cache.distill.student import Portrait, load_student
-from skd_cache.distill.views import Pixels, batch_bounds
+from skd_cache.distill.together import Team
+from skd_cache.distill.views import Pixels, Seat, batch_bounds
 from skd_cache.errors import InputError
 from skd_cache.pixels import normalise
 from skd_cache.progress import track
 from skd_cache.replay import Policy
+from skd_cache.world import World
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Accuracy:
 class Validation:
     """A validation set, ready to be gone through after every epoch.
 
-    Images are resized and cut as torchvision's evaluation transform does.
+    Images are resized and cut as torchvision's evaluation transform does; processes that train
+    together share them.
     """
 
     def __init__(
@@ -43,34 +46,39 @@ class Validation:
         pixels: Pixels,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        team: Team | None = None,
     ) -> None:
-        self.images, self.portrait = images, portrait
-        self._bounds = batch_bounds(len(images), batch_size)
+        self.images, self.portrait, self._team = images, portrait, team or Team(World())
+        seat = Seat(self._team.rank, self._team.size)
+        wholes = batch_bounds(len(images), batch_size * seat.world)
+        self._samples = [np.arange(*seat.part(*whole)) for whole in wholes]
         self._device, self._dtype = device, dtype
         policy = Policy.from_dict({"interpolation": portrait.interpolation})
         self._backend = pixels.open(images, policy, portrait.size)
 
     @torch.inference_mode()
     def measure(self, model: nn.Module, each: Callable[[int], None] = lambda _: None) -> Accuracy:
-        """Top-1 and top-5 of a network; ``each`` hears the size of every batch."""
+        """Top-1 and top-5 of a network; ``each`` hears the size of every batch of ours."""
         was_training = model.training
         model.eval()
         hits = torch.zeros(2, dtype=torch.int64, device=self._device)
         first = min(5, self.portrait.classes)
-        samples = [np.arange(*bounds) for bounds in self._bounds]
-        stream = self._backend.stream_eval(iter(samples), self.portrait.resize)
-        for chosen, batch in zip(samples, stream, strict=True):
-            images = normalise(batch.to(self._device), self.portrait.mean, self.portrait.std)
-            with torch.autocast(
-                self._device.type, self._dtype, enabled=self._dtype != torch.float32
-            ):
-                logits = model(images)  # [B, C]
-            labels = self._labels(chosen).to(self._device)
-            right = logits.float().topk(first, dim=1).indices == labels[:, None]  # [B, 5]
-            hits += torch.stack([right[:, 0].sum(), right.sum()])
+        stream = self._backend.stream_eval(filter(len, self._samples), self.portrait.resize)
+        for chosen in self._samples:
+            if len(chosen):
+                images = normalise(
+                    next(stream).to(self._device), self.portrait.mean, self.portrait.std
+                )
+                with torch.autocast(
+                    self._device.type, self._dtype, enabled=self._dtype != torch.float32
+                ):
+                    logits = model(images)  # [B, C]
+                labels = self._labels(chosen).to(self._device)
+                right = logits.float().topk(first, dim=1).indices == labels[:, None]  # [B, 5]
+                hits += torch.stack([right[:, 0].sum(), right.sum()])
             each(len(chosen))
         model.train(was_training)
-        top1, top5 = (int(count) / len(self.images) for count in hits)
+        top1, top5 = (count / len(self.images) for count in self._team.totals(*hits.tolist()))
         return Accuracy(top1, top5, len(self.images))
 
     def _labels(self, samples: NDArray[np.int64]) -> torch.Tensor:

@@ -12,6 +12,9 @@ from skd_cache.distill.ema import MovingAverage
 from skd_cache.distill.loader import Batch
 from skd_cache.distill.schedules import learning_rate
 from skd_cache.distill.settings import Settings
+from skd_cache.distill.student import has_idle_weights
+from skd_cache.distill.together import Team, unsynchronised
+from skd_cache.distill.views import micro_bounds
 from skd_cache.pixels import normalise
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -25,19 +28,30 @@ class Learner:
         student: freshly made, on the CPU.
         device: where it learns.
         steps_per_epoch: batches of an epoch.
+        team: the processes that learn together.
     """
 
     def __init__(
-        self, settings: Settings, student: nn.Module, device: torch.device, steps_per_epoch: int
+        self,
+        settings: Settings,
+        student: nn.Module,
+        device: torch.device,
+        steps_per_epoch: int,
+        team: Team,
     ) -> None:
         self._settings, self._device, self._steps_per_epoch = settings, device, steps_per_epoch
+        self._team = team
+        idle = team.size > 1 and has_idle_weights(student, settings.final_size)
+        if settings.sync_batch_norm and team.size > 1:
+            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
         student.to(device)
         if settings.channels_last:
             student.to(memory_format=torch.channels_last)
         self.student = student.train()
+        self._network = team.wrap(student, device, idle_weights=idle)
         self._average = MovingAverage(student, settings.ema) if settings.ema is not None else None
         if settings.compile:
-            student.compile()
+            self._network.compile()
         self._optimizer = _optimizer(settings, student)
         self._dtype = DTYPES[settings.precision]
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
@@ -55,20 +69,15 @@ class Learner:
             schedule.apply(self._loss, epoch)
 
     def step(self, batch: Batch, step: int) -> Tensor:
-        """Learn from a batch; the loss before, as a scalar on the device that nobody waited for."""
+        """Learn from a batch, of which this process has a part.
+
+        Returns the mean loss of that part before, a scalar on the device that nobody waited for.
+        """
         settings = self._settings
-        images = normalise(batch.images, settings.mean, settings.std)  # [B, 3, S, S]
-        if not settings.channels_last:
-            images = images.contiguous()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(settings, step, self._steps_per_epoch)
-        reduced = self._dtype != torch.float32
-        autocast = torch.autocast(self._device.type, self._dtype) if reduced else nullcontext()
-        with autocast:
-            logits = self.student(images)  # [B, C]
-        loss: Tensor = self._loss(logits, batch.teacher, batch.labels)
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = self._learn_from(batch)
         if settings.clip is not None:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.student.parameters(), settings.clip)
@@ -76,19 +85,54 @@ class Learner:
         self._scaler.update()
         if self._average is not None:
             self._average.update(self.student, step)
+        return loss
+
+    def _learn_from(self, batch: Batch) -> Tensor:
+        """The gradient of the mean loss of all processes' images; the mean loss of our own."""
+        team, accumulate = self._team.size, self._settings.accumulate
+        bounds = micro_bounds(len(batch), batch.whole, team, accumulate)
+        if len(bounds) == 1:
+            return self._add_gradient(batch)
+        total = torch.zeros((), device=self._device)
+        for place, (start, stop) in enumerate(bounds):
+            last = place == len(bounds) - 1
+            with nullcontext() if last else unsynchronised(self._network):
+                total += self._add_gradient(batch.cut(start, stop)) * (stop - start)
+        return total / max(len(batch), 1)
+
+    def _add_gradient(self, batch: Batch) -> Tensor:
+        """Add the share that these images have in the gradient; their mean loss.
+
+        Without images this process takes part all the same, with a weight of nothing: batch norm
+        over all processes takes that as it is, any other is given two images to have a mean of.
+        """
+        settings, pixels = self._settings, batch.images
+        if not len(batch):
+            pixels = pixels.new_zeros(0 if settings.sync_batch_norm else 2, *pixels.shape[1:])
+        images = normalise(pixels, settings.mean, settings.std)  # [B, 3, S, S]
+        if not settings.channels_last:
+            images = images.contiguous()
+        reduced = self._dtype != torch.float32
+        autocast = torch.autocast(self._device.type, self._dtype) if reduced else nullcontext()
+        with autocast:
+            logits = self._network(images)  # [B, C]
+        if len(batch):
+            loss: Tensor = self._loss(logits, batch.teacher, batch.labels)
+        else:
+            loss = logits.float().sum()
+        # Gradients are averaged over the team.
+        share = len(batch) * self._team.size / batch.whole
+        self._scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, optimizer, moving average and random generators, by name."""
+        """Weights, optimizer and moving average, by name."""
         state = {f"student.{name}": value for name, value in self.student.state_dict().items()}
         buffers = flatten_optimizer(self._optimizer)
         state |= {f"optimizer.{name}": value for name, value in buffers.items()}
         if self._average is not None:
             average = self._average.model.state_dict()
             state |= {f"average.{name}": value for name, value in average.items()}
-        state["random.cpu"] = torch.get_rng_state()
-        if self._device.type == "cuda":
-            state["random.cuda"] = torch.cuda.get_rng_state(self._device)
         return state
 
     @property
@@ -102,9 +146,6 @@ class Learner:
         restore_optimizer(self._optimizer, _under("optimizer.", state))
         if self._average is not None:
             self._average.model.load_state_dict(_under("average.", state))
-        torch.set_rng_state(state["random.cpu"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["random.cuda"], self._device)
         if scaler:
             self._scaler.load_state_dict(dict(scaler))
 

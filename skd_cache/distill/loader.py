@@ -36,9 +36,21 @@ class Batch:
     samples: NDArray[np.int64]  # [B]
     view: int
     start: int  # position of the first image
+    whole: int  # images of the batch that all ranks read together
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def cut(self, start: int, stop: int) -> "Batch":
+        """The images ``[start, stop)`` of it, sharing memory."""
+        return replace(
+            self,
+            images=self.images[start:stop],
+            labels=self.labels[start:stop],
+            teacher=None if self.teacher is None else cut(self.teacher, start, stop),
+            samples=self.samples[start:stop],
+            start=self.start + start,
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; copies to a GPU do not wait."""
@@ -91,7 +103,8 @@ class Loader:
         look: Look | None = None,
         seat: Seat | None = None,
     ) -> None:
-        self._views, self._batch_size, self._seat = views, batch_size, seat or Seat()
+        self._views, self._size, self._batch_size = views, size, batch_size
+        self._seat = seat or Seat()
         self._cache, self._look = cache, look
         self._backend = pixels.open(views.images, views.policy, size)
         self.waits = Waits()
@@ -117,6 +130,8 @@ class Loader:
     def epoch(self, view: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of a view from ``first_batch`` on; nothing before it is read.
 
+        A rank that has no part in a short last batch gets one without images.
+
         Raises:
             DataError: the pixels are not those the teacher saw, or the cache is damaged.
             InputError: an image cannot be decoded, or the view is not built.
@@ -125,19 +140,18 @@ class Loader:
         wholes = batch_bounds(count, self._batch_size, first_batch)
         if not wholes:
             return
-        parts = [self._seat.part(*whole) for whole in wholes]
+        parts = [(*self._seat.part(*whole), whole[1] - whole[0]) for whole in wholes]
+        ours = [(start, stop) for start, stop, _ in parts if start < stop]
         with ExitStack() as streams:
             enter = streams.enter_context
-            pixels = enter(self._seen(self._backend, view, (np.arange(*part) for part in parts)))
-            batches = (
-                self._batch(view, *part, images) for part, images in zip(parts, pixels, strict=True)
-            )
+            pixels = enter(self._seen(self._backend, view, (np.arange(*part) for part in ours)))
+            batches = (self._batch(view, *part, pixels) for part in parts)
             if self._cache is None:
                 yield from batches
                 return
             stored = self._cache.stream(view, wholes[0][0], count, self._batch_size)
             rows = enter(self._timed(_for_logits, stored))
-            probed = filter(len, (probe_positions(*part) for part in parts))
+            probed = filter(len, (probe_positions(*part) for part in ours))
             probes = None
             if self._probe_backend is not self._backend:
                 probes = enter(self._seen(self._probe_backend, view, probed))
@@ -145,7 +159,7 @@ class Loader:
             if self._look is None:
                 yield from joined
             else:
-                asked = self._seen(self._teacher_backend, view, (np.arange(*p) for p in parts))
+                asked = self._seen(self._teacher_backend, view, (np.arange(*p) for p in ours))
                 yield from self._asked(self._look, joined, enter(asked))
             self._watch.settle()
             self._codec.settle()
@@ -172,6 +186,9 @@ class Loader:
     ) -> Iterator[Batch]:
         """The same batches with what the teacher says now in place of what it said."""
         for batch in batches:
+            if not len(batch):
+                yield batch
+                continue
             same = self._teacher_backend is self._backend
             images = batch.images if same else next(seen)
             teacher = look_online(look, images, self._codec, self._statistics)
@@ -184,10 +201,14 @@ class Loader:
         requests = (self._views.request(view, some) for some in positions)
         return self._timed(_for_images, backend.stream(requests))
 
-    def _batch(self, view: int, start: int, stop: int, images: Tensor) -> Batch:
+    def _batch(
+        self, view: int, start: int, stop: int, whole: int, pixels: Iterator[Tensor]
+    ) -> Batch:
+        size = self._size
+        images = next(pixels) if start < stop else torch.empty(0, size, size, 3, dtype=torch.uint8)
         samples = self._views.samples(view, np.arange(start, stop))
         labels = torch.from_numpy(self._views.images.labels[samples].astype(np.int64))
-        return Batch(images, labels, None, samples, view, start)
+        return Batch(images, labels, None, samples, view, start, whole)
 
     def _timed(
         self, waited: Callable[[float], Waits], items: Iterable[Item]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from skd_cache.distill.loader import Waits
+from skd_cache.distill.together import Team
 
 # Decoding, reading and learning overlap: what is waited for this long sets the pace.
 _WAIT_THAT_COUNTS = 0.1
@@ -10,7 +11,7 @@ _WAIT_THAT_COUNTS = 0.1
 
 @dataclass(frozen=True)
 class Pace:
-    """Images learned from, the seconds that took, and how many of those went by waiting."""
+    """Images all learned from, the seconds that took, and how many of those went by waiting."""
 
     images: int = 0
     seconds: float = 0.0
@@ -19,6 +20,11 @@ class Pace:
     def __add__(self, other: "Pace") -> "Pace":
         waits = self.waits + other.waits
         return Pace(self.images + other.images, self.seconds + other.seconds, waits)
+
+    def over(self, team: Team) -> "Pace":
+        """The same of all processes, where images are theirs already: the slowest sets it."""
+        seconds, images, logits = team.largest(self.seconds, self.waits.images, self.waits.logits)
+        return Pace(self.images, seconds, Waits(images, logits))
 
     @property
     def images_per_second(self) -> float:

@@ -19,11 +19,13 @@ from skd_cache.distill.run_folder import Frozen, RunFolder
 from skd_cache.distill.settings import Settings
 from skd_cache.distill.stopping import stop_requests
 from skd_cache.distill.student import Portrait, loading_lines, make_student, try_student
+from skd_cache.distill.together import Team, joined
 from skd_cache.distill.trainer import Say, Trainer
-from skd_cache.distill.views import Pixels
+from skd_cache.distill.views import Pixels, Seat, check_division, smallest_part
 from skd_cache.errors import InputError
 from skd_cache.replay import Views
 from skd_cache.store import Cache
+from skd_cache.world import World
 
 VALIDATION_BATCH = 250
 
@@ -59,6 +61,9 @@ def distill(
 ) -> Result:
     """Train a student as ``settings`` say, or go on where an interrupted run stopped.
 
+    Processes that torchrun started do so together; the first one writes, and says what there is
+    to say.
+
     Args:
         settings: everything the run depends on.
         dataset: the images; its training split must be the one the cache was built from.
@@ -72,42 +77,107 @@ def distill(
         InputError: something asked for cannot be done; nothing was written.
         DataError: pixels are not those the teacher saw, or the cache is damaged.
         StoppedError: SIGTERM or Ctrl-C came; the run's state is on disk.
+        PeerLostError: another process of the run ended.
         SkdCacheError: the loss is no longer a number, or the disk failed.
     """
-    device = open_device(settings.device)
+    world, device = World.here(), open_device(settings.device)
     _check(settings, dataset, cache, look)
-    folder, train = RunFolder(out), dataset.train
-    pixels = Pixels(settings.pixels, settings.decoder, settings.threads, str(device))
-    views = Views(train, settings.policy, settings.view_seed)
-    before = None if fresh else folder.resume(settings)
-    frozen = before or _freeze(settings, cache)
-    portrait = portrait_of(settings, dataset)
+    _check_world(settings, world, len(dataset.train), device)
+    with joined(world, device) as team:
+        _check_same(settings, team)
+        run = _Run(settings, dataset, cache, look, device, team)
+        return _train(run, RunFolder(out), fresh=fresh, say=say if team.first else _leave_unsaid)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run is made of, once its processes have met."""
+
+    settings: Settings
+    dataset: Dataset
+    cache: Cache | None
+    look: Look | None
+    device: torch.device
+    team: Team
+
+    @property
+    def pixels(self) -> Pixels:
+        asked = self.settings
+        return Pixels(asked.pixels, asked.decoder, asked.threads, str(self.device))
+
+    def loader(self, size: int, frozen: Frozen) -> Loader:
+        """This process's part of the batches at a size."""
+        settings = self.settings
+        return Loader(
+            Views(self.dataset.train, settings.policy, settings.view_seed),
+            size,
+            settings.batch_size,
+            self.pixels,
+            cache=self.cache,
+            statistics=frozen.statistics,
+            look=self.look,
+            seat=Seat(self.team.rank, self.team.size),
+        )
+
+    def learner(self) -> Learner:
+        """The student, made from torch's seeded generator and tried on the smallest batches."""
+        settings, count = self.settings, len(self.dataset.train)
+        name, classes = settings.student, len(self.dataset.train.classes)
+        student = make_student(name, classes, settings.student_weights)
+        world, accumulate = self.team.size, settings.accumulate
+        smallest = smallest_part(count, settings.batch_size, world, accumulate)
+        with torch.random.fork_rng(devices=[]):
+            for size in sorted({size for _, size in settings.sizes}):
+                try_student(student, name, classes, size, min(2, smallest))
+        steps_per_epoch = -(-count // settings.batch_size)
+        return Learner(settings, student, self.device, steps_per_epoch, self.team)
+
+    def validation(self, portrait: Portrait) -> Validation | None:
+        """This process's part of the validation images, if there are any."""
+        if self.dataset.val is None:
+            return None
+        return Validation(
+            self.dataset.val,
+            portrait,
+            batch_size=VALIDATION_BATCH,
+            pixels=self.pixels,
+            device=self.device,
+            dtype=DTYPES[self.settings.precision],
+            team=self.team,
+        )
+
+
+def _train(run: _Run, folder: RunFolder, *, fresh: bool, say: Say) -> Result:
+    """The whole run, or what is left of it; the first process decides what there is."""
+    settings, team = run.settings, run.team
+    before = team.agree(lambda: None if fresh else folder.resume(settings, team.size))
+    frozen = before or team.agree(lambda: _freeze(settings, run.cache))
+    portrait = portrait_of(settings, run.dataset)
     loaders: list[Loader] = []
 
     def open_loader(size: int) -> Loader:
-        statistics, count = frozen.statistics, settings.batch_size
-        args = (views, size, count, pixels)
-        loaders.append(Loader(*args, cache=cache, statistics=statistics, look=look))
+        loaders.append(run.loader(size, frozen))
         return loaders[-1]
 
-    with _seeded(settings.seed, device), stop_requests() as stop:
+    with _seeded(settings.seed, run.device), stop_requests(once=team.size == 1) as stop:
         trainer = Trainer(
             settings,
             views=frozen.views,
-            count=len(train),
+            count=len(run.dataset.train),
             folder=folder,
-            learner=_learner(settings, len(train.classes), len(train), device),
+            learner=run.learner(),
             open_loader=open_loader,
-            validation=_validation(settings, dataset, portrait, pixels, device),
+            validation=run.validation(portrait),
             portrait=portrait,
-            device=device,
+            device=run.device,
+            team=team,
             stop=stop,
             say=say,
         )
-        if fresh:
+        if fresh and team.first:
             folder.clear()
-        if before is None:
-            folder.start(settings, frozen)
+        if before is None and team.first:
+            folder.start(settings, frozen, team.size)
         progress = trainer.run()
     return Result(
         folder.student,
@@ -117,7 +187,7 @@ def distill(
         progress.best_epoch,
         progress.step,
         trainer.pace,
-        sum(loader.fallbacks for loader in loaders),
+        round(team.totals(sum(loader.fallbacks for loader in loaders))[0]),
         loading_lines(folder.student, portrait),
     )
 
@@ -159,6 +229,23 @@ def _check(settings: Settings, dataset: Dataset, cache: Cache | None, look: Look
         )
 
 
+def _check_world(settings: Settings, world: World, count: int, device: torch.device) -> None:
+    """See that so many processes can do what was asked."""
+    check_division(settings.batch_size, count, world.size, settings.accumulate)
+    if settings.sync_batch_norm and device.type != "cuda":
+        raise InputError(
+            f"sync-batch-norm works on GPUs only, and this is '{device.type}': leave it away."
+        )
+
+
+def _check_same(settings: Settings, team: Team) -> None:
+    """See that all processes were asked for the same."""
+    first = team.agree(settings.to_dict)
+    different = settings.differences(first, same_world=False)
+    if different:
+        raise InputError(f"the first process was asked for {', '.join(different)}.")
+
+
 def _freeze(settings: Settings, cache: Cache | None) -> Frozen:
     """The views of a run, and the statistics its losses use, whatever happens to the cache."""
     if cache is not None:
@@ -166,29 +253,8 @@ def _freeze(settings: Settings, cache: Cache | None) -> Frozen:
     return Frozen(settings.views or tuple(range(settings.epochs)), None)
 
 
-def _learner(settings: Settings, classes: int, count: int, device: torch.device) -> Learner:
-    """The student, made from torch's seeded generator and tried on the smallest batches."""
-    student = make_student(settings.student, classes, settings.student_weights)
-    with torch.random.fork_rng(devices=[]):
-        for size in sorted({size for _, size in settings.sizes}):
-            smallest = 1 if count % settings.batch_size == 1 or settings.batch_size == 1 else 2
-            try_student(student, settings.student, classes, size, smallest)
-    return Learner(settings, student, device, -(-count // settings.batch_size))
-
-
-def _validation(
-    settings: Settings, dataset: Dataset, portrait: Portrait, pixels: Pixels, device: torch.device
-) -> Validation | None:
-    if dataset.val is None:
-        return None
-    return Validation(
-        dataset.val,
-        portrait,
-        batch_size=VALIDATION_BATCH,
-        pixels=pixels,
-        device=device,
-        dtype=DTYPES[settings.precision],
-    )
+def _leave_unsaid(line: str) -> None:
+    """The first process says it."""
 
 
 @contextmanager

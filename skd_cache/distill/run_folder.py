@@ -64,8 +64,12 @@ class RunFolder:
                 shutil.rmtree(self.path / name, ignore_errors=True)
             self.record.unlink(missing_ok=True)  # last: what is left must not pass for a new run
 
-    def resume(self, settings: Settings) -> Frozen | None:
+    def resume(self, settings: Settings, world: int) -> Frozen | None:
         """What the run in this folder froze, or None where there is none yet.
+
+        Args:
+            settings: what is asked now.
+            world: how many processes there are now.
 
         Raises:
             InputError: if the run there has other settings, which the message names, or there
@@ -85,7 +89,8 @@ class RunFolder:
             stored, views, sums = record["settings"], record["views"], record["statistics"]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{self.record} is damaged: --fresh starts the run over") from error
-        different = settings.differences(stored)
+        same_world = record.get("world", 1) == world
+        different = settings.differences(stored, same_world=same_world)
         if different:
             raise InputError(
                 f"{self.path} holds a run with {', '.join(different)}: "
@@ -95,8 +100,8 @@ class RunFolder:
             sums = Statistics(**sums | {"norm_histogram": tuple(sums["norm_histogram"])})
         return Frozen(tuple(views), sums)
 
-    def start(self, settings: Settings, frozen: Frozen) -> None:
-        """Note what a new run is going to do.
+    def start(self, settings: Settings, frozen: Frozen, world: int) -> None:
+        """Note what a new run of ``world`` processes is going to do.
 
         Raises:
             SkdCacheError: if the folder cannot be written (InputError where it is read-only).
@@ -105,6 +110,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         record: dict[str, Any] = {
             "settings": settings.to_dict(),
+            "world": world,
             "views": list(frozen.views),
             "statistics": None if frozen.statistics is None else asdict(frozen.statistics),
             "memory_format": "channels_last" if settings.channels_last else "contiguous",

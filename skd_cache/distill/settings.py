@@ -15,8 +15,9 @@ Optimizer = Literal["sgd", "adamw"]
 RateSchedule = Literal["cosine", "step"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
-# What may differ between the two halves of an interrupted run: it changes no weight.
-_HARMLESS = {"checkpoint_every", "log_every"}
+# What may differ between the two halves of an interrupted run: which images it sees, and what is
+# asked of the student, stay the same.
+_HARMLESS = {"checkpoint_every", "log_every", "accumulate"}
 _MAX_SIDE = 8192
 
 
@@ -31,6 +32,9 @@ class Settings:
             starts (without a cache: a new view every epoch).
         policy: what may happen to an image; the cache's own where there is one.
         view_seed: seed of the views; the cache's own where there is one.
+        batch_size: images of a step, of all processes together.
+        accumulate: micro-batches in which each process goes through its part of a step.
+        sync_batch_norm: whether batch norm's means are those of all processes; on GPUs only.
         seed: of the student's initial weights and its dropout.
         student: name of the network, see `skd_cache.models.architecture.create_model`.
         student_weights: a safetensors file to start from, or None.
@@ -77,6 +81,8 @@ class Settings:
     milestones: tuple[int, ...] = ()
     lr_decay: float = 0.1
     warmup_epochs: int = 0
+    accumulate: int = 1
+    sync_batch_norm: bool = False
     clip: float | None = None
     ema: float | None = None
     eval_interpolation: str = "bilinear"
@@ -97,7 +103,7 @@ class Settings:
             ("precision", Precision),
         ):
             _one_of(name, getattr(self, name), get_args(kind))
-        for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
+        for name in ("epochs", "batch_size", "accumulate", "checkpoint_every", "log_every"):
             _check(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
         _check("lr", 0 < self.lr < 1e6, "greater than 0", self.lr)
         _check("lr_decay", 0 < self.lr_decay <= 1, "in (0, 1]", self.lr_decay)
@@ -133,11 +139,19 @@ class Settings:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {key: _plain(value) for key, value in values.items()}
 
-    def differences(self, stored: dict[str, Any]) -> list[str]:
-        """Where another run's settings (its :meth:`to_dict`) are not these, a phrase each."""
+    def differences(self, stored: dict[str, Any], *, same_world: bool = True) -> list[str]:
+        """Where another run's settings (its :meth:`to_dict`) are not these, a phrase each.
+
+        Args:
+            stored: the other's; what they do not mention is as if it had never been chosen.
+            same_world: whether both are of equally many processes.
+        """
         ours = self.to_dict()
-        # Threads change the last bits of a CPU's sums; a GPU's are never promised.
-        harmless = _HARMLESS | (set() if self.device == "cpu" else {"threads"})
+        stored = {"sync_batch_norm": False, **stored}
+        # Threads change the last bits of a CPU's sums; a GPU's are never promised, nor are those of
+        # another number of processes.
+        last_bits = self.device == "cpu" and same_world
+        harmless = _HARMLESS | (set() if last_bits else {"threads"})
         return [
             f"{key.replace('_', '-')} {stored.get(key)!r} where {value!r} is asked"
             for key, value in ours.items()

@@ -18,10 +18,14 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(*, once: bool = True) -> Iterator[StopRequest]:
     """Note the first SIGTERM or Ctrl-C instead of ending at once; a second one ends at once.
 
     Signals can be caught in the main thread only: elsewhere nothing is caught.
+
+    Args:
+        once: whether the second one does. Not under torchrun, which passes on what the terminal or
+            Slurm have sent to all of its processes already, and ends them itself after 30 s.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -31,7 +35,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
         request.by = signal.Signals(number)
-        for one, handler in before.items():
+        for one, handler in before.items() if once else ():
             signal.signal(one, handler)
 
     for one in before:

@@ -77,6 +77,16 @@ def try_student(student: nn.Module, name: str, classes: int, size: int, batch: i
         )
 
 
+def has_idle_weights(student: nn.Module, size: int) -> bool:
+    """Whether some weights take no part in the answer to images ``[2, 3, size, size]``."""
+    with torch.random.fork_rng(devices=[]):
+        trial = copy.deepcopy(student).train()
+        weights = [one for one in trial.parameters() if one.requires_grad]
+        answer = trial(torch.zeros(2, 3, size, size))
+        gradients = torch.autograd.grad(answer.sum(), weights, allow_unused=True)
+    return any(one is None for one in gradients)
+
+
 def save_student(path: Path, student: nn.Module, portrait: Portrait) -> None:
     """Write weights and portrait as one safetensors file, whole or not at all."""
     tensors = {name: on_disk(tensor) for name, tensor in student.state_dict().items()}

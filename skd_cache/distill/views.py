@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skd_cache.dataset.images import ImageSet
+from skd_cache.errors import InputError
 from skd_cache.pixels import Backend, open_backend
 from skd_cache.replay import Policy
 from skd_cache.store.recipe import PROBE_EVERY
@@ -45,10 +46,63 @@ class Seat:
     world: int = 1
 
     def part(self, start: int, stop: int) -> tuple[int, int]:
-        """The contiguous positions of a global batch ``[start, stop)`` that are this rank's."""
-        count = stop - start
-        first, last = (count * r // self.world for r in (self.rank, self.rank + 1))
-        return start + first, start + last
+        """The contiguous positions of a global batch ``[start, stop)`` that are this rank's.
+
+        Pairs stay together, since an image may be mixed with its neighbour, and are shared as
+        evenly as can be, the first ranks having one more: of few images the last ranks have none.
+        """
+        pairs = -(-(stop - start) // 2)
+        first, last = (2 * -(-pairs * r // self.world) for r in (self.rank, self.rank + 1))
+        return min(start + first, stop), min(start + last, stop)
+
+
+def micro_bounds(images: int, whole: int, world: int, accumulate: int) -> Bounds:
+    """Where the micro-batches lie in one process's ``images`` of a batch of ``whole``.
+
+    Their number follows from ``whole`` alone, so it is the same in every process.
+    """
+    count = max(1, min(accumulate, -(-whole // 2) // world))
+    return [Seat(number, count).part(0, images) for number in range(count)]
+
+
+def smallest_part(count: int, batch_size: int, world: int, accumulate: int) -> int:
+    """Images of the smallest micro-batch that any process meets in an epoch of ``count``."""
+    last = count % batch_size or batch_size
+    shares = (
+        (stop - start, whole)
+        for whole in {batch_size, last}
+        for start, stop in (Seat(rank, world).part(0, whole) for rank in range(world))
+    )
+    return min(
+        stop - start
+        for images, whole in shares
+        for start, stop in micro_bounds(images, whole, world, accumulate)
+        if start < stop
+    )
+
+
+def check_division(batch_size: int, count: int, world: int, accumulate: int) -> None:
+    """See that a global batch divides into pairs, processes and micro-batches.
+
+    Raises:
+        InputError: if it does not; the message names the nearest sizes that do.
+    """
+    parts = world * accumulate
+    if parts == 1 or batch_size % (2 * parts) == 0:
+        return
+    below = batch_size // (2 * parts) * 2 * parts
+    fit = [size for size in (below, below + 2 * parts) if 0 < size <= count]
+    processes = f"{world} processes" if world > 1 else "one process"
+    said = f" in {accumulate} micro-batches each" if accumulate > 1 else ""
+    raise InputError(
+        f"batch-size {batch_size:,} is that of all processes together, and {processes}{said} take "
+        f"multiples of {2 * parts:,}: "
+        + (
+            f"choose {' or '.join(f'{size:,}' for size in fit)}."
+            if fit
+            else f"the {count:,} images are too few for that."
+        )
+    )
 
 
 def batch_bounds(count: int, batch_size: int, first_batch: int = 0) -> Bounds:

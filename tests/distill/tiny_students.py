@@ -1,7 +1,9 @@
 """Networks small enough that a test trains them in a second."""
 
 import os
+import time
 
+import torch
 from torch import Tensor, nn
 
 
@@ -28,19 +30,53 @@ def maps_instead_of_rows(num_classes: int) -> nn.Module:
     return nn.Conv2d(3, num_classes, 1)
 
 
-class Mortal(Tiny):
-    """Sends its own process ``$TINY_SIGNAL`` (``NUMBER@STEP``) in a forward pass of training."""
+class Plain(nn.Module):
+    """Treats every image by itself, and draws nothing at random."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images).mean((2, 3)))
+        return logits
+
+
+def plain(num_classes: int) -> nn.Module:
+    return Plain(num_classes)
+
+
+class Idle(Plain):
+    """Has a weight that takes no part."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        number, _, step = os.environ.get("TINY_SIGNAL", "0@0").partition("@")
-        self.signal, self.left = int(number), int(step)
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+def idle(num_classes: int) -> nn.Module:
+    return Idle(num_classes)
+
+
+class Mortal(Tiny):
+    """Sends its own process ``$TINY_SIGNAL`` (``NUMBER@STEP``) in a forward pass of training.
+
+    ``NUMBER@STEP@parent`` goes to the process that started it, and later steps take longer.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        number, step, *parent = os.environ.get("TINY_SIGNAL", "0@0").split("@")
+        self.signal, self.left, self.to_parent = int(number), int(step), bool(parent)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training:
+        if self.training and self.signal:
             self.left -= 1
-            if self.left == 0 and self.signal:
-                os.kill(os.getpid(), self.signal)
+            if self.left == 0:
+                os.kill(os.getppid() if self.to_parent else os.getpid(), self.signal)
+            elif self.left < 0:
+                time.sleep(0.2)  # the other process is on its way to stop us
         return super().forward(images)
 
 

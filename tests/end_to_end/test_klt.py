@@ -29,7 +29,9 @@ def test_a_cache_is_fitted_once_built_extended_and_distilled_from(desk: Desk):
     assert more.code == 0, more.err
     assert (place / "commit/cache.json").read_bytes() == side
     assert desk.call("verify", place, "--full").code == 0
-    trained = desk.distill("--loss", "kd", "--cache", place, "--out", desk.folder / "run", run=desk.call)
+    trained = desk.distill(
+        "--loss", "kd", "--cache", place, "--out", desk.folder / "run", run=desk.call
+    )
     assert trained.code == 0, trained.err
 
 
