@@ -7,7 +7,7 @@ import click
 from rich.filesize import decimal
 
 from skd_cache.home import cache_home
-from skd_cache.store import Cache, find_cache, open_cache
+from skd_cache.store import Cache, find_cache, open_cache, who_builds
 
 
 @click.command(no_args_is_help=True)
@@ -46,6 +46,16 @@ def describe(cache: Cache) -> dict[str, Any]:
         "digest": {str(view): cache.digest(view) for view in views},
         "partial": partial,
         "shards": cache.shards,
+        "claims": [
+            {
+                "what": one.what,
+                "host": one.builder.host,
+                "pid": one.builder.pid,
+                "silent_seconds": round(one.silent, 1),
+                "over": one.over,
+            }
+            for one in who_builds(cache)
+        ],
         "bytes": cache.data_bytes,
         "bytes_per_row": cache.data_bytes / statistics.count if statistics.count else None,
         "statistics": {
@@ -83,6 +93,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"  view {view}: {count} of {found['shards']} shards"
         for view, count in found["partial"].items()
     ]
+    lines += [f"building    {_claim(claim)}" for claim in found["claims"]]
     if sums["rows"]:
         lines += [
             f"norm        mean {sums['mean_norm']:.3f}, deviation {sums['norm_deviation']:.3f}",
@@ -90,3 +101,13 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"{sums['mean_top_confidence']:.3f}",
         ]
     return lines
+
+
+def _claim(claim: dict[str, Any]) -> str:
+    """Who is at what: the view and shard of a unit, or the cache's creation."""
+    view, _, shard = claim["what"].partition("/")
+    what = f"view {int(view)}, shard {int(shard)}" if shard else "its creation"
+    state = (
+        "gone, free to be taken" if claim["over"] else f"seen {claim['silent_seconds']:.0f} s ago"
+    )
+    return f"{what}: process {claim['pid']} on {claim['host']}, {state}"

@@ -8,7 +8,8 @@ from skd_cache.store.find import find_cache, list_caches
 from skd_cache.store.layout import Unit
 from skd_cache.store.reader import Rows
 from skd_cache.store.recipe import DatasetRecipe, PixelRecipe, Recipe, TeacherRecipe
-from skd_cache.store.work import Work
+from skd_cache.store.repair import repair
+from skd_cache.store.work import Work, who_builds
 
 __all__ = [
     "Cache",
@@ -26,4 +27,6 @@ __all__ = [
     "find_cache",
     "list_caches",
     "open_cache",
+    "repair",
+    "who_builds",
 ]

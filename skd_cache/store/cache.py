@@ -41,6 +41,7 @@ class Cache:
         for problem in side.check(self._objects, self.recipe, full=False):
             raise DataError(f"{self.location}: {problem}")
         self._ledger = Ledger(self._objects, self._layout, self._side)
+        self._ledger.refresh()
 
     @property
     def location(self) -> str:
@@ -257,14 +258,18 @@ class Cache:
             metadata = metadata_objects(self._layout.view(view))
             yield from side.check_metadata(self._objects, metadata)
         for unit in sorted(self.commits):
-            place = f"view {unit.view}, shard {unit.shard}"
-            problems = list(check_unit(self._objects, self._layout, self.commits[unit], full=full))
-            yield from (f"{place}: {problem}" for problem in problems)
-            if full and not problems:
-                yield from self._unreadable(unit)
+            yield from self.check_unit(unit, full=full)
+
+    def check_unit(self, unit: Unit, *, full: bool = False) -> Iterator[str]:
+        """What is wrong with a unit, a sentence each: sizes, and with ``full`` every byte."""
+        place, sound = f"view {unit.view}, shard {unit.shard}", True
+        for problem in check_unit(self._objects, self._layout, self.commits[unit], full=full):
+            sound = False
+            yield f"{place}: {problem}"
+        if full and sound:  # bytes that are right may have been committed wrong
+            yield from self._unreadable(unit)
 
     def _unreadable(self, unit: Unit) -> Iterator[str]:
-        """Decode a unit whose bytes are right: a wrong one was committed wrong."""
         start, stop = self.unit_range(unit.shard)
         try:
             for rows in self.stream(unit.view, start, stop, self.recipe.chunk):

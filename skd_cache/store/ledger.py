@@ -17,10 +17,10 @@ class Ledger:
     """The commits of one cache. They are never rewritten, so each is read once."""
 
     def __init__(self, objects: Objects, layout: Layout, side: SideCommit) -> None:
+        """Nothing is read yet."""
         self._objects, self._layout, self._recipe = objects, layout, layout.recipe
         self._commits: dict[Unit, Commit] = {}
         self._side = side
-        self.refresh()
 
     @property
     def commits(self) -> Mapping[Unit, Commit]:

@@ -98,7 +98,7 @@ class Objects:
                 raise InputError(f"there is no folder {self.folder}")
         except OSError as error:
             raise InputError(f"cannot use the folder {self.folder}: {error.strerror}") from error
-        self.store = LocalStore(self.folder)
+        self.store = LocalStore(self.folder, automatic_cleanup=True)  # of empty folders
 
     @property
     def leaf(self) -> str:
@@ -225,9 +225,11 @@ class Objects:
         """Remove what killed puts left behind on local disk, and nothing that may be under way."""
         if self.folder is None:
             return
-        for place in self.folder.rglob("*"):
-            if (match := _STAGED.search(place.name)) and _is_stale(place, match):
-                place.unlink(missing_ok=True)
+        for folder, _, names in os.walk(self.folder):  # unlike rglob, it bears removals
+            for name in names:
+                place = Path(folder, name)
+                if (match := _STAGED.search(name)) and _is_stale(place, match):
+                    place.unlink(missing_ok=True)
 
     def _put_durably(self, folder: Path, name: str, data: bytes, *, overwrite: bool) -> None:
         partial = _partial(name)
@@ -242,11 +244,12 @@ class Objects:
 
     def _fsync_names(self, folder: Path, parent: Path) -> None:
         """Make a new name survive a power cut, and once, those of the folders above it."""
-        _fsync(parent)
-        while parent != folder and parent not in self._durable:
-            self._durable.add(parent)
-            parent = parent.parent
+        with suppress(FileNotFoundError):  # what was put is removed again, with its folder
             _fsync(parent)
+            while parent != folder and parent not in self._durable:
+                self._durable.add(parent)
+                parent = parent.parent
+                _fsync(parent)
 
 
 def _partial(name: str) -> str:

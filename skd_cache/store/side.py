@@ -207,9 +207,12 @@ def check(objects: Objects, recipe: Recipe, *, full: bool) -> Iterator[str]:
     grids = layout.side()
     for name, grid in grids.items():
         yield from check_array(objects, grid, commit.objects[name], full=full)
-    yield from check_metadata(
-        objects, {_VIEW_METADATA: group_metadata(), **metadata_objects(grids)}
-    )
+    yield from check_metadata(objects, side_metadata(layout))
+
+
+def side_metadata(layout: Layout) -> dict[str, bytes]:
+    """The Zarr metadata beside the views, without the root's, by name."""
+    return {_VIEW_METADATA: group_metadata(), **metadata_objects(layout.side())}
 
 
 def check_metadata(objects: Objects, wanted: Mapping[str, bytes]) -> Iterator[str]:

@@ -65,3 +65,8 @@ class Work:
                 return unit
             self._claims.release(what)
         return None
+
+
+def who_builds(cache: Cache) -> list[Working]:
+    """Who claims what of a cache, also those that are dead or long silent."""
+    return Claims(cache.objects).working()
