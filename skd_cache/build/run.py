@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skd_cache.batch import Judgement, Statistics, judge
-from skd_cache.build.requests import batches_of, samples_named
+from skd_cache.build.requests import batches_of, samples_named, sights
 from skd_cache.codec import Codec, Encoded
 from skd_cache.dataset.images import ImageSet
 from skd_cache.pixels import Backend, thumbnails
@@ -23,10 +23,11 @@ def build_units(
     units: Sequence[Unit],
     images: ImageSet,
     backend: Backend,
-    logits_of: Callable[[Tensor], Tensor],
+    logits_of: Callable[..., Tensor],
     *,
     batch_size: int,
     bar: Bar,
+    others: Sequence[Backend] = (),
 ) -> None:
     """Compute these units and commit them, one after the other.
 
@@ -36,10 +37,12 @@ def build_units(
         cache: where they are committed.
         units: which view and shard each.
         images: the dataset the cache is of.
-        backend: its pixels at the teacher's size.
-        logits_of: the teacher: uint8 ``[B, S, S, 3]`` to float32 ``[B, C]``.
+        backend: its pixels at the first of the recipe's sizes, which thumbnails are made of.
+        logits_of: the teacher: uint8 ``[B, S, S, 3]``, at each of those sizes in turn, to float32
+            ``[B, C]``.
         batch_size: divides the recipe's shard size, so that no batch spans two units.
         bar: told of every image.
+        others: the pixels at the recipe's other sizes.
 
     Raises:
         DataError: the teacher gave a NaN or an infinity; the message names the sample.
@@ -55,14 +58,14 @@ def build_units(
         for unit in units:
             yield from batches_of(request_of(unit), batch_size)
 
-    pixels = backend.stream(requests())
+    pixels = sights([backend, *others], requests)
     for unit in units:
         whole = request_of(unit)  # drawn again: cheaper than to keep what lies ahead in step
         rows = _Rows()
         for request in batches_of(whole, batch_size):
-            batch = next(pixels)  # [B, S, S, 3]
-            rows.probes.append(_probes(batch, first=rows.count))
-            logits = logits_of(batch).cpu().numpy()  # [B, C]
+            batch = next(pixels)  # [B, S, S, 3] at each size
+            rows.probes.append(_probes(batch[0], first=rows.count))
+            logits = logits_of(*batch).cpu().numpy()  # [B, C]
             _encode(cache.codec, logits, request, images, unit, rows)
             bar.advance(len(logits))
         encoded, probe, statistics = rows.joined()
