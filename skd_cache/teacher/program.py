@@ -125,8 +125,8 @@ def _only_input(program: ExportedProgram, path: Path) -> Tensor:
     value = named.get(str(inputs[0])) if len(inputs) == len(outputs) == 1 else None
     if not isinstance(value, Tensor):
         raise InputError(
-            f"'{path}' has {len(inputs)} inputs and {len(outputs)} outputs: a teacher has one "
-            "input, images [B, 3, S, S], and one output, logits [B, C]."
+            f"'{path}' maps {len(inputs)} input(s) to {len(outputs)} output(s): a teacher maps "
+            "one, images [B, 3, S, S], to one, logits [B, C]."
         )
     return value
 
