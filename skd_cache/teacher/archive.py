@@ -31,8 +31,10 @@ _OPERATOR = re.compile(
     rf"|_operator\.({_ARITHMETIC})|math\.[a-z]\w*|torch\.(_sym_\w+|sym_\w+)"
 )
 _OPENS_FILES = re.compile(r"torch\.ops\.aten\.(from_file|save)\b.*")
-_LIKE_CODE = re.compile(r"(torch|_operator|math)\..*|#.*", re.DOTALL)
-_NAME = re.compile(r"[\w.@:/+ -]*")  # goes into Python source that torch writes and runs
+# Names go into Python source that torch writes and runs.
+_NAME = re.compile(r"[\w.@:/+ -]*")
+_VARIABLE = re.compile(r"\w*")
+_VARIABLES = ("name", "forward_arg_names")
 _ANY_TEXT = ("as_string", "guards_code")  # the one quoted there, the other never used by us
 _TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 _SYMBOL = re.compile(r"[a-z]{1,3}\d+")  # s77, u0
@@ -91,12 +93,13 @@ def _vet_members(path: Path, names: dict[str, str], archive: zipfile.ZipFile) ->
 def _entries(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Every text of a JSON document with the key it is under, and every key as a text of none.
 
-    What torch remembers for its own messages, under ``metadata``, is left out.
+    What torch remembers for its own messages, texts under ``metadata``, is left out.
     """
     if isinstance(value, dict):
         for name, inner in value.items():
             yield "", name
-            if name != "metadata":
+            told = isinstance(inner, dict) and all(isinstance(one, str) for one in inner.values())
+            if name != "metadata" or not told:  # a tensor may bear that name too
                 yield from _entries(inner, name)
     elif isinstance(value, list):
         for inner in value:
@@ -106,7 +109,7 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _vet_text(path: Path, key: str, text: str) -> None:
-    if key in ("target", "as_operator") and _LIKE_CODE.fullmatch(text):
+    if key in ("target", "as_operator"):
         if not _OPERATOR.fullmatch(text) or _OPENS_FILES.fullmatch(text):
             raise _unsafe(path, f"the operator '{text}'")
     elif key == "expr_str":
@@ -115,8 +118,10 @@ def _vet_text(path: Path, key: str, text: str) -> None:
     elif key in ("in_spec", "out_spec"):
         if not _is_plain_tree(json.loads(text)[1]):
             raise _unsafe(path, "inputs or outputs of other types than tuples, lists and dicts")
-    elif key not in _ANY_TEXT and not _NAME.fullmatch(text):
-        raise _unsafe(path, f"the name '{text}'")
+    elif key not in _ANY_TEXT:
+        wanted = _VARIABLE if key in _VARIABLES else _NAME
+        if not wanted.fullmatch(text):
+            raise _unsafe(path, f"the name '{text}'")
 
 
 def _is_size(text: str) -> bool:

@@ -322,6 +322,11 @@ def change_size(to):
     return graph_with(change)
 
 
+def hide_size(document):
+    sizes = [{"as_expr": {"expr_str": RAN, "hint": None}}]
+    document["graph_module"]["graph"]["tensor_values"]["metadata"] = {"sizes": sizes}
+
+
 def change_input(document):
     specs = document["graph_module"]["signature"]["input_specs"]
     specs[-1]["user_input"]["arg"]["as_tensor"]["name"] = f"x={RAN}"
@@ -358,6 +363,9 @@ def pickled(_):
         (change_operator("_operator.methodcaller"), "the operator"),
         (change_operator("torch.ops.aten.conv2d.default.__class__"), "the operator"),
         (change_operator("#mine:op"), "the operator"),
+        (change_operator("torchish.hub.load"), "the operator"),
+        (change_operator("open"), "the operator"),
+        (graph_with(hide_size), "the size"),
         (change_size(RAN), "the size"),
         (change_size("Symbol('__import__')"), "the size"),
         (change_size("(lambda: 3)()"), "the size"),
