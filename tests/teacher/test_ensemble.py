@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from skd_cache import models
+from skd_cache.codec import fit, parse_codec
 from skd_cache.errors import InputError
-from skd_cache.teacher import Ensemble, load_ensemble, preflight_all
+from skd_cache.teacher import Ensemble, Teacher, load_ensemble, preflight_all
 from skd_cache.teacher.ensemble import joint
 from tests.teacher.conftest import MEAN, STD
 
@@ -90,6 +92,22 @@ def test_the_class_weight_is_none_where_one_of_them_has_none(pair):
 
 def test_the_class_weight_of_a_lone_teacher_is_its_own(pair):
     assert Ensemble(pair.members[:1]).class_weight is pair.members[0].class_weight
+
+
+def test_klt_lies_in_the_range_of_an_ensemble_with_fewer_features_than_classes():
+    rng = np.random.default_rng(4)
+    weights = [rng.normal(size=(64, width)).astype(np.float32) for width in (8, 12)]
+    answers = [torch.from_numpy(rng.normal(size=(500, w.shape[1])).astype("f4") @ w.T * 4)
+               for w in weights]  # fmt: skip
+    one = Teacher("a", "0" * 64, nn.Identity(), 64, 16, MEAN, STD, "float32", torch.device("cpu"))
+    members = tuple(replace(one, class_weight=weight) for weight in weights)
+    logits = joint(answers).numpy()
+    codec = fit(parse_codec("klt:fine", 64), [logits], Ensemble(members).class_weight)
+    assert codec.side["basis"].shape == (64, 32)  # 20 components, filled up
+    encoded = codec.encode(logits)
+    code = {name: torch.from_numpy(rows) for name, rows in encoded.code.items()}
+    found = codec.decode(code, torch.from_numpy(encoded.norm))
+    assert torch.cosine_similarity(found, torch.from_numpy(logits)).min() > 0.99
 
 
 def test_weights_are_chosen_for_each_in_order(weights, others):
