@@ -246,7 +246,7 @@ def summarise(scores: dict[Run, Score], loss: str, codec: str, measure: str) -> 
 
 
 def teacher_of(source: Cache, weights: str | None) -> Teacher:
-    recipe = source.recipe.teacher
+    (recipe,) = source.recipe.teachers
     mean, std = tuple(recipe.mean), tuple(recipe.std)
     teacher = load_teacher(
         recipe.architecture,

@@ -53,14 +53,16 @@ def recipe_for(dataset: Dataset, codec: Codec, teacher: Teacher | None) -> Recip
     shard = 64 * -(-len(dataset.train) // 64)
     return Recipe.model_validate(
         {
-            "teacher": {
-                "architecture": "nothing" if teacher is None else teacher.architecture,
-                "weights": "0" * 64 if teacher is None else teacher.weights,
-                "size": SIZE,
-                "mean": list(MEAN),
-                "std": list(STD),
-                "precision": "float32",
-            },
+            "teachers": [
+                {
+                    "architecture": "nothing" if teacher is None else teacher.architecture,
+                    "weights": "0" * 64 if teacher is None else teacher.weights,
+                    "size": SIZE,
+                    "mean": list(MEAN),
+                    "std": list(STD),
+                }
+            ],
+            "precision": "float32",
             "dataset": {
                 "fingerprint": dataset.train.fingerprint,
                 "samples": len(dataset.train),

@@ -32,14 +32,16 @@ def recipe_for(codec: Codec, samples: int) -> Recipe:
     even = 64 * math.ceil(min(samples, SHARD) / parts / 64)
     return Recipe.model_validate(
         {
-            "teacher": {
-                "architecture": "benchmark",
-                "weights": "0" * 64,
-                "size": 224,
-                "mean": [0.485, 0.456, 0.406],
-                "std": [0.229, 0.224, 0.225],
-                "precision": "float32",
-            },
+            "teachers": [
+                {
+                    "architecture": "benchmark",
+                    "weights": "0" * 64,
+                    "size": 224,
+                    "mean": [0.485, 0.456, 0.406],
+                    "std": [0.229, 0.224, 0.225],
+                }
+            ],
+            "precision": "float32",
             "dataset": {"fingerprint": "0" * 64, "samples": samples, "classes": codec.classes},
             "policy": {"crop": "none", "flip": False},
             "seed": 0,

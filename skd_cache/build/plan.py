@@ -73,10 +73,13 @@ class Plan:
         recipe = self.recipe
         done = self.units - len(self.missing)
         free = "" if self.bytes_free is None else f" ({decimal(self.bytes_free)} free)"
-        said = [
-            f"cache     {recipe.cache_id} at {self.location}",
-            f"teacher   {recipe.teacher.architecture}, {recipe.teacher.size} px, "
-            f"{recipe.teacher.precision}, weights {recipe.teacher.weights[:12]}",
+        said = [f"cache     {recipe.cache_id} at {self.location}"]
+        said += [
+            f"teacher   {teacher.architecture}, {teacher.size} px, {recipe.precision}, "
+            f"weights {teacher.weights[:12]}"
+            for teacher in recipe.teachers
+        ]
+        said += [
             f"dataset   {recipe.dataset.samples:,} samples, {recipe.dataset.classes:,} classes",
             f"views     {self.views.start} to {self.views.stop - 1}, "
             f"policy {_summary(recipe.policy)}, seed {recipe.seed}",

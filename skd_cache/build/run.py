@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skd_cache.batch import Judgement, Statistics, judge
-from skd_cache.build.requests import batches_of, samples_named
+from skd_cache.build.requests import batches_of, samples_named, sights
 from skd_cache.codec import Codec, Encoded
 from skd_cache.dataset.images import ImageSet
 from skd_cache.pixels import Backend, thumbnails
@@ -26,11 +26,12 @@ def build_units(
     views: range,
     images: ImageSet,
     backend: Backend,
-    logits_of: Callable[[Tensor], Tensor],
+    logits_of: Callable[..., Tensor],
     *,
     batch_size: int,
     bar: Bar,
     waiting: Callable[[list[Working]], None],
+    others: Sequence[Backend] = (),
 ) -> None:
     """Compute the units of these views that are missing, beside whoever else does; all are there
     when it returns.
@@ -41,11 +42,13 @@ def build_units(
         cache: where they are committed.
         views: which.
         images: the dataset the cache is of.
-        backend: its pixels at the teacher's size.
-        logits_of: the teacher: uint8 ``[B, S, S, 3]`` to float32 ``[B, C]``.
+        backend: its pixels at the first of the recipe's sizes, which thumbnails are made of.
+        logits_of: the teacher: uint8 ``[B, S, S, 3]``, at each of those sizes in turn, to float32
+            ``[B, C]``.
         batch_size: divides the recipe's shard size, so that no batch spans two units.
         bar: told of every image, others' too, once their unit is committed.
         waiting: told who is at what is left, when nothing is free.
+        others: the pixels at the recipe's other sizes.
 
     Raises:
         DataError: the teacher gave a NaN or an infinity; the message names the sample.
@@ -66,15 +69,15 @@ def build_units(
                 ahead.append(unit)
                 yield from batches_of(request_of(unit), batch_size)
 
-        pixels = backend.stream(requests())
+        pixels = sights([backend, *others], requests())
         for first in pixels:
             unit = ahead.popleft()
             whole = request_of(unit)  # drawn again: cheaper than to keep what lies ahead in step
             rows = _Rows()
             for request in batches_of(whole, batch_size):
-                batch = next(pixels) if rows.count else first  # [B, S, S, 3]
-                rows.probes.append(_probes(batch, first=rows.count))
-                logits = logits_of(batch).cpu().numpy()  # [B, C]
+                batch = next(pixels) if rows.count else first  # [B, S, S, 3] at each size
+                rows.probes.append(_probes(batch[0], first=rows.count))
+                logits = logits_of(*batch).cpu().numpy()  # [B, C]
                 _encode(cache.codec, logits, request, images, unit, rows)
                 bar.advance(len(logits))
             encoded, probe, sums = rows.joined()

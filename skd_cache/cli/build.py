@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from skd_cache.progress import track
 from skd_cache.replay import Policy, load_policy
 from skd_cache.store import Recipe, Unit, Working, begin_cache, list_caches, open_cache
 from skd_cache.store.recipe import MAX_CHUNK_BYTES, PROBE_EVERY
-from skd_cache.teacher import Preflight, Teacher, load_teacher, preflight
+from skd_cache.teacher import Ensemble, load_ensemble, preflight_all
 from skd_cache.world import World
 
 CHUNK, COMPRESSED_CHUNK = 1024, 4096
@@ -33,23 +33,27 @@ PREFLIGHT_SAMPLES = 512
 @click.command(no_args_is_help=True)
 @click.option(
     "--teacher",
+    "teachers",
+    multiple=True,
     required=True,
-    metavar="NAME",
-    help="A torchvision name, one of ours (wrn_16_2, resnet56, ...), timm/NAME, or "
-    "package.module:factory.",
+    metavar="NAME|FILE.pt2",
+    help="A torchvision name, one of ours (wrn_16_2, resnet56, ...), timm/NAME, "
+    "package.module:factory, or a program saved with torch.export.save, which is normalised as "
+    "the dataset says. Repeat it, and the mean of their centred logits is stored.",
 )
 @click.option(
     "--teacher-weights",
-    metavar="FILE|NAME",
-    help="A safetensors or state_dict file, or a published name such as IMAGENET1K_V1. "
-    "[default: the published ones]",
+    multiple=True,
+    metavar="FILE|NAME|default",
+    help="A safetensors or state_dict file, or a published name such as IMAGENET1K_V1; of several "
+    "teachers, as often and in their order. [default: the published ones]",
 )
 @options.dataset_name(required=True)
 @options.data
 @click.option("--views", type=options.Views(), help="Which views. [default: the dataset's, 0:10]")
 @click.option("--policy", metavar="NAME|FILE", help="none, rrc-flip, pad-crop-flip, or a .toml.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
-@click.option("--size", type=click.IntRange(8, 8192), help="Pixels the teacher sees.")
+@click.option("--size", type=click.IntRange(8, 8192), help="Pixels the teachers see.")
 @click.option(
     "--codec",
     default="klt",
@@ -78,8 +82,8 @@ PREFLIGHT_SAMPLES = 512
 @click.option("--out", metavar="PATH|URL", help="Where <cache-id>/ is put. [default: cache home]")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done and stop.")
 def command(
-    teacher: str,
-    teacher_weights: str | None,
+    teachers: tuple[str, ...],
+    teacher_weights: tuple[str, ...],
     dataset: str,
     data: Path | None,
     views: range | None,
@@ -109,6 +113,7 @@ def command(
       skd-cache build --teacher resnet152 --teacher-weights IMAGENET1K_V1 \\
           --dataset imagenet --data /data/imagenet --plan
       skd-cache build --teacher timm/convnext_base --dataset my-images.h5 --views 0:30
+      skd-cache build --teacher resnet152 --teacher convnext_base --dataset imagenet
     """
     threads = options.set_threads(threads)
     device = options.resolve_device(device)
@@ -116,8 +121,8 @@ def command(
     for what, part in (("--batch-size ", batch_size), ("", PROBE_EVERY)):
         if shard % part:
             raise InputError(f"--shard {shard} must be a multiple of {what}{part}")
-    loaded = load_teacher(
-        teacher,
+    loaded = load_ensemble(
+        teachers,
         teacher_weights,
         classes=len(images.train.classes),
         size=size,
@@ -131,20 +136,21 @@ def command(
     fitted_to = min(shard, len(images.train))
     chosen, reason = resolve(parse_codec(codec, loaded.classes), loaded.classes, fitted_to)
 
-    def backend_of(part: Any) -> Backend:
+    def backend_of(part: Any, side: int) -> Backend:
         return open_backend(
-            pixels, part, loaded.size, drawn, decoder=decoder, threads=threads, device=device
+            pixels, part, side, drawn, decoder=decoder, threads=threads, device=device
         )
 
-    backend = backend_of(images.train)
-    recipe = _recipe(loaded, images, drawn, seed, backend.name, decoder, chosen, shard)
+    backends = [backend_of(images.train, side) for side in loaded.sizes]
+    name = backends[0].name
+    recipe = _recipe(loaded, images, drawn, seed, name, decoder, chosen, shard)
     asked = views or range(images.defaults.views)
     plan = _plan(recipe, out, asked)
     _say(*plan.lines())
     if reason:
         _say(f"codec     {chosen.name}: {reason}")
     if plan.missing:
-        if not pixels and backend.name == "reference":
+        if not pixels and name == "reference":
             _say("pixels    torchvision: DALI is not installed (pip install 'skd-cache[cuda13]')")
         if World.here().first:
             _preflight(loaded, images, backend_of, plan, batch_size)
@@ -152,13 +158,13 @@ def command(
     if plan_only:
         return
     if plan.missing:
-        _build(plan, loaded, images, backend, batch_size, threads, teacher)
+        _build(plan, loaded, images, backends, batch_size, threads, teachers)
     if World.here().first:
         click.echo(plan.location)
 
 
 def _recipe(
-    teacher: Teacher,
+    teacher: Ensemble,
     dataset: Dataset,
     policy: Policy,
     seed: int,
@@ -170,14 +176,17 @@ def _recipe(
     """All that determines a logit, resolved."""
     return Recipe.model_validate(
         {
-            "teacher": {
-                "architecture": teacher.architecture,
-                "weights": teacher.weights,
-                "size": teacher.size,
-                "mean": list(teacher.mean),
-                "std": list(teacher.std),
-                "precision": teacher.precision,
-            },
+            "teachers": [
+                {
+                    "architecture": member.architecture,
+                    "weights": member.weights,
+                    "size": member.size,
+                    "mean": list(member.mean),
+                    "std": list(member.std),
+                }
+                for member in teacher.members
+            ],
+            "precision": teacher.members[0].precision,
             "dataset": {
                 "fingerprint": dataset.train.fingerprint,
                 "samples": len(dataset.train),
@@ -221,7 +230,7 @@ def _kin(path: Path) -> str | None:
 
 
 def _preflight(
-    teacher: Teacher,
+    teacher: Ensemble,
     dataset: Dataset,
     backend_of: Any,
     plan: Plan,
@@ -236,31 +245,33 @@ def _preflight(
     samples = np.linspace(0, len(val) - 1, count).astype(np.int64)
     batches = [samples[start : start + batch_size] for start in range(0, count, batch_size)]
 
-    def pixels() -> Iterator[tuple[Tensor, Any]]:
-        defaults = dataset.defaults
-        resize = teacher.resize or round(teacher.size * defaults.eval_resize / defaults.size)
-        for batch, images in zip(
-            batches, backend_of(val).stream_eval(batches, resize), strict=True
-        ):
-            yield images, val.labels[batch]
+    def pixels() -> Iterator[tuple[Sequence[Tensor], Any]]:
+        share = dataset.defaults.eval_resize / dataset.defaults.size
+        wanted = [(one.size, one.resize or round(one.size * share)) for one in teacher.members]
+        looks = list(dict.fromkeys(wanted))  # teachers that want the same share it
+        streams = [backend_of(val, size).stream_eval(batches, resize) for size, resize in looks]
+        for batch, *images in zip(batches, *streams, strict=True):
+            seen = dict(zip(looks, images, strict=True))
+            yield [seen[look] for look in wanted], val.labels[batch]
 
     began = time.monotonic()
-    found: Preflight = preflight(teacher, pixels())
+    found = preflight_all(teacher, pixels())
     rate = count / (time.monotonic() - began)
-    _say(f"preflight {found}", f"estimate  {_duration(plan.rows / rate)} at {rate:,.0f} images/s")
-    if found.warning:
-        _say(f"warning: {found.warning}")
+    _say(*(f"preflight {one}" for one in found))
+    _say(f"estimate  {_duration(plan.rows / rate)} at {rate:,.0f} images/s")
+    _say(*(f"warning: {one.warning}" for one in found if one.warning))
 
 
 def _build(
     plan: Plan,
-    teacher: Teacher,
+    teacher: Ensemble,
     dataset: Dataset,
-    backend: Backend,
+    backends: Sequence[Backend],
     batch_size: int,
     threads: int,
-    name: str,
+    names: Sequence[str],
 ) -> None:
+    backend, *others = backends
     recipe, shown = plan.recipe, World.here().first
     waiting = _Waiting()
 
@@ -275,6 +286,7 @@ def _build(
                 teacher.class_weight,
                 batch_size=batch_size,
                 bar=bar,
+                others=others,
             )
 
     cache = begin_cache(
@@ -283,7 +295,7 @@ def _build(
         labels=dataset.train.labels,
         contents=dataset.train.contents,
         class_weight=teacher.class_weight,
-        provenance=_provenance(name, dataset, batch_size, threads, backend),
+        provenance=_provenance(names, dataset, batch_size, threads, backend),
         fit=fit if isinstance(recipe.planned_codec(), KltSettings) else None,
         waiting=waiting,
     )
@@ -298,6 +310,7 @@ def _build(
             batch_size=batch_size,
             bar=bar,
             waiting=waiting,
+            others=others,
         )
     if backend.fallbacks:
         _say(f"{backend.fallbacks:,} images went through PIL, which DALI refuses")
@@ -320,7 +333,7 @@ class _Waiting:
 
 
 def _provenance(
-    name: str, dataset: Dataset, batch_size: int, threads: int, backend: Backend
+    names: Sequence[str], dataset: Dataset, batch_size: int, threads: int, backend: Backend
 ) -> dict[str, Any]:
     """What was used, for people to read; no digest depends on it."""
     packages = ("skd-cache", "torch", "torchvision", "numpy", "pillow", "zarr")
@@ -333,7 +346,7 @@ def _provenance(
     return {
         "dataset": dataset.name,
         "classes": list(dataset.train.classes),
-        "teacher": name,
+        "teachers": list(names),
         "batch_size": batch_size,
         "threads": threads,
         "memory_format": "channels_last",

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,12 @@ from skd_cache.world import World
 )
 @click.option("--fresh", is_flag=True, help="Start over whatever run is in --out.")
 @click.option("--online", is_flag=True, help="Ask the teacher in every step: the baseline.")
-@click.option("--teacher-weights", metavar="FILE|NAME", help="Of the teacher, for --online.")
+@click.option(
+    "--teacher-weights",
+    multiple=True,
+    metavar="FILE|NAME|default",
+    help="Of the teacher, for --online; of several, in the order of the cache's.",
+)
 def command(
     cache: str | None,
     dataset: str | None,
@@ -99,7 +104,7 @@ def command(
     out: Path | None,
     fresh: bool,
     online: bool,
-    teacher_weights: str | None,
+    teacher_weights: tuple[str, ...],
     views: range | None,
     milestones: str | None,
     **chosen: Any,
@@ -172,29 +177,32 @@ def _dataset_of(cache: Cache | None, data: Path | None) -> Dataset:
         ) from error
 
 
-def _teacher(cache: Cache, weights: str | None, settings: Settings) -> Callable[[Tensor], Tensor]:
-    """The cache's own teacher, to be asked again."""
-    from skd_cache.teacher import load_teacher  # only here: stage 2 does without
+def _teacher(cache: Cache, weights: Sequence[str], settings: Settings) -> Callable[..., Tensor]:
+    """The cache's own teachers, to be asked again."""
+    from skd_cache.teacher import Ensemble, load_ensemble  # only here: stage 2 does without
 
-    recipe = cache.recipe.teacher
-    mean, std = tuple(recipe.mean), tuple(recipe.std)
-    teacher = load_teacher(
-        recipe.architecture,
+    recipes = cache.recipe.teachers
+    loaded = load_ensemble(
+        [recipe.architecture for recipe in recipes],
         weights,
         classes=cache.recipe.dataset.classes,
-        size=recipe.size,
-        mean=mean,  # type: ignore[arg-type]  # three numbers, as the recipe's length says
-        std=std,  # type: ignore[arg-type]
-        default_size=recipe.size,
-        precision=recipe.precision,
+        size=[recipe.size for recipe in recipes],
+        mean=(0.0, 0.0, 0.0),  # theirs are the recipe's, below
+        std=(1.0, 1.0, 1.0),
+        default_size=recipes[0].size,
+        precision=cache.recipe.precision,
         device=settings.device,
     )
-    if teacher.weights != recipe.weights:
-        raise InputError(
-            f"the weights of {recipe.architecture} ({teacher.weights[:12]}) are not those cache "
-            f"{cache.id} was built with ({recipe.weights[:12]}): give --teacher-weights"
-        )
-    return replace(teacher, mean=mean, std=std).logits  # type: ignore[arg-type]
+    members = []
+    for teacher, recipe in zip(loaded.members, recipes, strict=True):
+        if teacher.weights != recipe.weights:
+            raise InputError(
+                f"the weights of {recipe.architecture} ({teacher.weights[:12]}) are not those "
+                f"cache {cache.id} was built with ({recipe.weights[:12]}): give --teacher-weights"
+            )
+        mean, std = tuple(recipe.mean), tuple(recipe.std)
+        members.append(replace(teacher, mean=mean, std=std))  # type: ignore[arg-type]  # three each
+    return Ensemble(tuple(members)).logits
 
 
 def _epochs(text: str) -> tuple[int, ...]:

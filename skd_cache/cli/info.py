@@ -73,13 +73,18 @@ def describe(cache: Cache) -> dict[str, Any]:
 
 def _lines(found: dict[str, Any]) -> list[str]:
     recipe, told, sums = found["recipe"], found["provenance"], found["statistics"]
-    teacher, dataset = recipe["teacher"], recipe["dataset"]
+    dataset = recipe["dataset"]
     per_row = f", {found['bytes_per_row']:,.1f} bytes a row" if found["bytes_per_row"] else ""
     lines = [
         f"cache       {found['id']} at {found['location']}",
         f"kin         {found['kin']}",
-        f"teacher     {teacher['architecture']}, {teacher['size']} px, {teacher['precision']}, "
-        f"weights {teacher['weights'][:12]}",
+    ]
+    lines += [
+        f"teacher     {teacher['architecture']}, {teacher['size']} px, {recipe['precision']}, "
+        f"weights {teacher['weights'][:12]}"
+        for teacher in recipe["teachers"]
+    ]
+    lines += [
         f"dataset     {told.get('dataset', '?')}: {dataset['samples']:,} samples, "
         f"{dataset['classes']:,} classes, fingerprint {dataset['fingerprint'][:12]}",
         f"policy      {', '.join(f'{key} {value}' for key, value in recipe['policy'].items())}",

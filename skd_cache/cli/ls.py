@@ -33,7 +33,7 @@ def command(folder: Path | None, as_json: bool) -> None:
     if not rows:
         click.echo(f"no caches in {folder}")
         return
-    table = Table("cache", "teacher", "dataset", "policy", "codec", "views", "size", box=None)
+    table = Table("cache", "teachers", "dataset", "policy", "codec", "views", "size", box=None)
     for row in rows:
         if "damage" in row:
             table.add_row(row["id"], row["damage"])
@@ -41,7 +41,8 @@ def command(folder: Path | None, as_json: bool) -> None:
         views = f"{len(row['views'])}" + (f" +{row['partial']}" if row["partial"] else "")
         size = decimal(row["bytes"])
         table.add_row(
-            *(row[key] for key in ("id", "teacher", "dataset", "policy", "codec")), views, size
+            *(row["id"], " + ".join(row["teachers"]), row["dataset"], row["policy"], row["codec"]),
+            *(views, size),
         )
     Console().print(table)
 
@@ -56,7 +57,7 @@ def _row(path: Path) -> dict[str, Any]:
     return {
         "id": cache.id,
         "kin": cache.recipe.kin,
-        "teacher": cache.recipe.teacher.architecture,
+        "teachers": [teacher.architecture for teacher in cache.recipe.teachers],
         "dataset": str(cache.provenance.get("dataset", "?")),
         "policy": f"{policy['crop']}{'-flip' if policy['flip'] else ''}",
         "codec": cache.recipe.planned_codec().name,

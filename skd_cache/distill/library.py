@@ -58,8 +58,8 @@ class OpenCache:
             epoch: which one; it replays view ``views[epoch % len(views)]``.
             views: views to go through in turn; None for all that are built.
             first_batch: where in the epoch to start; nothing before it is read.
-            size: S, pixels; None for the teacher's.
-            normalised: float32 images as the teacher took them, else uint8.
+            size: S, pixels; None for the first teacher's.
+            normalised: float32 images as the first teacher took them, else uint8.
             pixels: ``dali``, ``reference``, or None for DALI where it is installed.
             decoder: where images are decoded, ``cpu`` or ``gpu``.
             threads: CPU threads that decode; None for one per core.
@@ -83,7 +83,7 @@ class OpenCache:
         turn = check_views(self.cache, views)
         loader = Loader(
             Views(split, Policy.from_dict(dict(recipe.policy)), recipe.seed),
-            size or recipe.teacher.size,
+            size or recipe.sizes[0],
             batch_size,
             Pixels(pixels, decoder, threads, str(where)),
             cache=self.cache,
@@ -93,7 +93,8 @@ class OpenCache:
             here = batch.to(where)
             seen = here.images
             if normalised:
-                seen = normalise(seen, recipe.teacher.mean, recipe.teacher.std)
+                first = recipe.teachers[0]
+                seen = normalise(seen, first.mean, first.std)
             yield seen, here.labels, cast(LogitBatch, here.teacher)
 
 

@@ -4,7 +4,7 @@ Shape legend: B batch, S side in pixels, C classes.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -111,10 +111,12 @@ class Loader:
         if cache is None:
             return
         self._codec, self._statistics = cache.codec, statistics or cache.statistics
-        recipe, built = cache.recipe, cache.recipe.teacher.size
-        self._teacher_backend = self._probe_backend = self._backend
-        if size != built and look is not None:
-            self._teacher_backend = pixels.open(views.images, views.policy, built)
+        recipe, built = cache.recipe, cache.recipe.sizes[0]
+        self._probe_backend = self._backend
+        self._teacher_backends = [
+            self._backend if side == size else pixels.open(views.images, views.policy, side)
+            for side in (() if look is None else recipe.sizes)
+        ]
         probed = size
         if not comparable(size, built):  # then what has a thumbnail is made again as it was built
             probed, self._probe_backend = built, pixels.open(views.images, views.policy, built)
@@ -159,8 +161,11 @@ class Loader:
             if self._look is None:
                 yield from joined
             else:
-                asked = self._seen(self._teacher_backend, view, (np.arange(*p) for p in ours))
-                yield from self._asked(self._look, joined, enter(asked))
+                asked = [
+                    enter(self._seen(backend, view, (np.arange(*part) for part in ours)))
+                    for backend in self._teacher_backends
+                ]
+                yield from self._asked(self._look, joined, asked)
             self._watch.settle()
             self._codec.settle()
 
@@ -182,15 +187,17 @@ class Loader:
             yield replace(batch, teacher=teacher)
 
     def _asked(
-        self, look: Look, batches: Iterator[Batch], seen: Iterator[Tensor]
+        self, look: Look, batches: Iterator[Batch], seen: Sequence[Iterator[Tensor]]
     ) -> Iterator[Batch]:
         """The same batches with what the teacher says now in place of what it said."""
         for batch in batches:
             if not len(batch):
                 yield batch
                 continue
-            same = self._teacher_backend is self._backend
-            images = batch.images if same else next(seen)
+            images = [
+                batch.images if backend is self._backend else next(stream)
+                for backend, stream in zip(self._teacher_backends, seen, strict=True)
+            ]
             teacher = look_online(look, images, self._codec, self._statistics)
             yield replace(batch, teacher=teacher)
 

@@ -9,6 +9,8 @@ from pydantic import Field, JsonValue, model_validator
 from skd_cache.codec import Planned, from_settings
 from skd_cache.store.document import HEX64, Document, canonical_json
 
+MAX_TEACHERS = 16
+
 PROBE_EVERY = 64
 """A view keeps a thumbnail of every position that this divides."""
 
@@ -27,7 +29,6 @@ class TeacherRecipe(Document):
     size: int = Field(ge=1, le=8192)  # pixels
     mean: Colour
     std: Colour
-    precision: Literal["float32", "bfloat16", "float16"]
 
 
 class DatasetRecipe(Document):
@@ -49,11 +50,14 @@ class Recipe(Document):
     """Everything that determines a logit of a cache; its hash names the cache.
 
     ``shard`` and ``chunk`` count positions: a shard is the unit of work, a chunk of it the least
-    that can be read. ``shard`` must be a multiple of ``chunk`` and of 64.
+    that can be read. ``shard`` must be a multiple of ``chunk`` and of 64. The logits are
+    those of the only teacher, or the mean of several's centred ones; thumbnails are of what the
+    first saw.
     """
 
     format: Literal[1] = 1
-    teacher: TeacherRecipe
+    teachers: list[TeacherRecipe] = Field(min_length=1, max_length=MAX_TEACHERS)
+    precision: Literal["float32", "bfloat16", "float16"]
     dataset: DatasetRecipe
     policy: dict[str, JsonValue]
     seed: int = Field(ge=0, lt=2**64)
@@ -80,8 +84,13 @@ class Recipe(Document):
     def kin(self) -> str:
         """The same for all caches that differ in decoder, precision and codec only, 16 hex."""
         rest = self.model_dump(mode="json")
-        del rest["codec"], rest["pixels"]["decoder"], rest["teacher"]["precision"]
+        del rest["codec"], rest["pixels"]["decoder"], rest["precision"]
         return hashlib.sha256(canonical_json(rest)).hexdigest()[:16]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes in pixels at which teachers look, each once, the first teacher's first."""
+        return list(dict.fromkeys(teacher.size for teacher in self.teachers))
 
     @property
     def shards(self) -> int:

@@ -31,14 +31,16 @@ processes.set_forkserver_preload(["tests.build.workshop"])
 def recipe_for(images: ImageSet, shard: int, codec: str = "float32") -> Recipe:
     return Recipe.model_validate(
         {
-            "teacher": {
-                "architecture": "tests:project",
-                "weights": "0" * 64,
-                "size": 28,
-                "mean": [0.5, 0.5, 0.5],
-                "std": [0.5, 0.5, 0.5],
-                "precision": "float32",
-            },
+            "teachers": [
+                {
+                    "architecture": "tests:project",
+                    "weights": "0" * 64,
+                    "size": 28,
+                    "mean": [0.5, 0.5, 0.5],
+                    "std": [0.5, 0.5, 0.5],
+                }
+            ],
+            "precision": "float32",
             "dataset": {
                 "fingerprint": images.fingerprint,
                 "samples": len(images),

@@ -100,10 +100,12 @@ def make_cache(
 ) -> Cache:
     """What a build leaves behind, with the batches of this module."""
     recipe = Recipe(
-        teacher=TeacherRecipe(
-            architecture="toy", weights="0" * 64, size=size, mean=list(MEAN), std=list(STD),
-            precision="float32",
-        ),
+        teachers=[
+            TeacherRecipe(
+                architecture="toy", weights="0" * 64, size=size, mean=list(MEAN), std=list(STD)
+            )
+        ],
+        precision="float32",
         dataset=DatasetRecipe(fingerprint=images.fingerprint, samples=len(images), classes=CLASSES),
         policy=POLICY.to_dict(),
         seed=7,
@@ -139,7 +141,7 @@ def _build_unit(cache: Cache, unit: Unit, views: Views, teacher: ToyTeacher) -> 
     begin, end = cache.unit_range(unit.shard)
     bounds = [(begin + low, begin + high) for low, high in batch_bounds(end - begin, BATCH)]
     requests = [views.request(unit.view, np.arange(*part)) for part in bounds]
-    backend = PIXELS.open(views.images, POLICY, cache.recipe.teacher.size)
+    backend = PIXELS.open(views.images, POLICY, cache.recipe.sizes[0])
     logits, probes = [], []
     for (low, _), images in zip(bounds, backend.stream(iter(requests)), strict=True):
         logits.append(teacher(images))

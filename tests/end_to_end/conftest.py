@@ -79,10 +79,16 @@ class Desk:
         return Finished(int(ended.value.code or 0), out.getvalue().strip(), err.getvalue())
 
     def build(self, *more: object, run: Run | None = None) -> Finished:
+        # What may be given several times has its default here only where it is not given.
+        usual = {
+            "--teacher": "tests.end_to_end.tiny_nets:teacher",
+            "--teacher-weights": self.weights,
+            "--size": 32,
+        }
+        asked = [(option, value) for option, value in usual.items() if option not in more]
         return (run or self.run)(
-            *("build", "--teacher", "tests.end_to_end.tiny_nets:teacher"),
-            *("--teacher-weights", self.weights, "--dataset", "imagefolder"),
-            *("--data", self.images, "--size", 32, "--policy", "rrc-flip", "--views", 2),
+            *("build", *(word for pair in asked for word in pair), "--dataset", "imagefolder"),
+            *("--data", self.images, "--policy", "rrc-flip", "--views", 2),
             *("--batch-size", 16, "--shard", 64, "--threads", 1, *more),
         )
 

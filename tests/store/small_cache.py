@@ -26,14 +26,12 @@ SAMPLES, CLASSES, SHARD, CHUNK = 300, 7, 128, 32
 
 def make_recipe(samples=SAMPLES, classes=CLASSES, codec="float32", shard=SHARD, chunk=CHUNK):
     return Recipe(
-        teacher=TeacherRecipe(
-            architecture="wrn_16_2",
-            weights="a" * 64,
-            size=28,
-            mean=[0.2860],
-            std=[0.3530],
-            precision="float32",
-        ),
+        teachers=[
+            TeacherRecipe(
+                architecture="wrn_16_2", weights="a" * 64, size=28, mean=[0.2860], std=[0.3530]
+            )
+        ],
+        precision="float32",
         dataset=DatasetRecipe(fingerprint="b" * 64, samples=samples, classes=classes),
         policy={"crop": "none", "flip": False},
         seed=7,

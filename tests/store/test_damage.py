@@ -235,8 +235,7 @@ def test_a_recipe_that_cannot_be_is_refused(changes):
 def test_the_recipe_decides_the_name(sound):
     recipe = open_cache(sound).recipe
     assert recipe.cache_id == sound.name
-    half = recipe.teacher.model_copy(update={"precision": "float16"})
-    kin = recipe.model_copy(update={"teacher": half, "codec": {"name": "int8"}})
+    kin = recipe.model_copy(update={"precision": "float16", "codec": {"name": "int8"}})
     assert kin.cache_id != recipe.cache_id
     assert kin.kin == recipe.kin
     assert recipe.model_copy(update={"seed": 8}).kin != recipe.kin

@@ -199,5 +199,5 @@ def test_the_document_names_every_field(tmp_path):
     folder = Path(cache.location)
     for name in ("recipe.json", "commit/cache.json", "commit/00000/00000.json"):
         document = json.loads((folder / name).read_bytes())
-        fields = {*document, *document.get("statistics", {}), *document.get("teacher", {})}
+        fields = {*document, *document.get("statistics", {}), *document.get("teachers", [{}])[0]}
         assert [field for field in fields if f"`{field}`" not in text] == []
