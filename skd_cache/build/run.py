@@ -32,7 +32,7 @@ def build_units(
     bar: Bar,
     waiting: Callable[[list[Working]], None],
     others: Sequence[Backend] = (),
-) -> None:
+) -> int:
     """Compute the units of these views that are missing, beside whoever else does; all are there
     when it returns.
 
@@ -50,18 +50,22 @@ def build_units(
         waiting: told who is at what is left, when nothing is free.
         others: the pixels at the recipe's other sizes.
 
+    Returns:
+        how many units were computed here.
+
     Raises:
         DataError: the teacher gave a NaN or an infinity; the message names the sample.
         InputError: an image cannot be decoded; what was committed stays.
     """
     policy, seed = Policy.from_dict(cache.recipe.policy), cache.recipe.seed
     drawn = Views(images, policy, seed, cache.recipe.views_per_decode)
-    told = set(cache.commits)
+    told, computed = set(cache.commits), 0
 
     def request_of(unit: Unit) -> Request:
         return drawn.request(unit.view, np.arange(*cache.unit_range(unit.shard)))
 
-    def compute(work: Work) -> None:
+    def compute(work: Work) -> int:
+        count = 0
         ahead: deque[Unit] = deque()  # claimed, their pixels asked for
 
         def requests() -> Iterator[Request]:
@@ -85,16 +89,19 @@ def build_units(
             work.done(unit)
             told.add(unit)
             _tell(cache, views, told, bar)
+            count += 1
+        return count
 
     with Work(cache, views) as work:
         while cache.missing(views):
-            compute(work)
+            computed += compute(work)
             busy = work.busy()
             _tell(cache, views, told, bar)
             if busy:
                 waiting(busy)
                 time.sleep(POLL_SECONDS)
     _tell(cache, views, told, bar)
+    return computed
 
 
 def _tell(cache: Cache, views: range, told: set[Unit], bar: Bar) -> None:

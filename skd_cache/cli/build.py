@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skd_cache.build import Plan, build_units, fit_codec, make_plan
 from skd_cache.cli import options
+from skd_cache.cli.process import terminable
 from skd_cache.codec import Codec, KltSettings, Planned, parse_codec, resolve
 from skd_cache.dataset.catalog import Dataset, open_dataset
 from skd_cache.errors import InputError, SkdCacheError
@@ -116,7 +117,7 @@ def command(
       skd-cache build --teacher resnet152 --teacher convnext_base --dataset imagenet
     """
     threads = options.set_threads(threads)
-    device = options.resolve_device(device)
+    device = options.own_device(device)
     images = open_dataset(dataset, data)
     for what, part in (("--batch-size ", batch_size), ("", PROBE_EVERY)):
         if shard % part:
@@ -158,7 +159,8 @@ def command(
     if plan_only:
         return
     if plan.missing:
-        _build(plan, loaded, images, backends, batch_size, threads, teachers)
+        with terminable():
+            _build(plan, loaded, images, backends, batch_size, threads, teachers)
     if World.here().first:
         click.echo(plan.location)
 
@@ -301,7 +303,7 @@ def _build(
     )
     total, left = len(plan.views) * recipe.dataset.samples, plan.rows
     with track(total, "build", "images", total - left, shown=shown) as bar:
-        build_units(
+        computed = build_units(
             cache,
             plan.views,
             dataset.train,
@@ -311,6 +313,10 @@ def _build(
             bar=bar,
             waiting=waiting,
             others=others,
+        )
+    if computed < len(plan.missing):
+        _say(
+            f"units     {computed} computed here, {len(plan.missing) - computed} by other builders"
         )
     if backend.fallbacks:
         _say(f"{backend.fallbacks:,} images went through PIL, which DALI refuses")

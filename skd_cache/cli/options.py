@@ -88,6 +88,22 @@ def resolve_device(asked: str | None) -> str:
     return device
 
 
+def own_device(asked: str | None) -> str:
+    """The same with its number; under torchrun every process has a GPU of its own.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    import torch
+
+    from skd_cache.device import open_device
+
+    device = open_device(resolve_device(asked))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what libraries use that are told nothing
+    return str(device)
+
+
 def set_threads(threads: int | None) -> int:
     """Fix how many threads torch computes with, and say how many decode.
 

@@ -1,8 +1,13 @@
-"""How this process behaves towards the machine: waiting threads, freed memory."""
+"""How this process behaves towards the machine: waiting threads, freed memory, its end."""
 
 import ctypes
 import os
 import platform
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -29,3 +34,24 @@ def keep_memory() -> None:
         malloc = ctypes.CDLL(None)
         malloc.mallopt(_MMAP_MAX, 0)
         malloc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C: what is claimed is let go, and others need not wait for it.
+
+    Signals can be caught in the main thread only: elsewhere nothing is caught.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, before)  # a second one ends at once
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

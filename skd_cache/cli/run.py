@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from skd_cache.errors import InputError, SkdCacheError
+from skd_cache.world import World
 
 _SAYINGS = ("about", "source", "published")
 
@@ -118,6 +119,11 @@ def command(
         click.echo(f"CACHE=$(skd-cache {shlex.join(build)})")
         click.echo(f'skd-cache {shlex.join(distill)} --cache "$CACHE"')
         return
+    if World.here().size > 1:
+        raise InputError(
+            "run starts one process per stage: --dry-run prints both commands, and torchrun "
+            "starts each of them as `torchrun … -m skd_cache build …`"
+        )
     cache = _stage(build, capture=True)
     _stage([*distill, "--cache", cache], capture=False)
 

@@ -115,6 +115,26 @@ def test_two_people_build_the_same_and_one_is_killed(desk: Desk, alone: list[str
     assert digests(str(place)) == alone
 
 
+def test_sigterm_lets_go_of_what_is_claimed(desk: Desk):
+    line = [sys.executable, "-m", "skd_cache", *arguments(desk, "--views", 200)]
+    environment = desk.environment() | {"PYTHONPATH": str(ROOT)}
+    ours = subprocess.Popen(line, cwd=desk.folder, env=environment, stderr=subprocess.PIPE)
+    while not list(desk.home.glob("*/claim/0*/*")):
+        assert ours.poll() is None
+        time.sleep(0.01)
+    ours.terminate()
+    _, error = ours.communicate()
+    assert ours.returncode == 1
+    assert "the same command again goes on from here" in error.decode()
+    assert not list(desk.home.glob("*/claim/**/*.json"))
+
+
+def test_run_under_torchrun_says_what_to_do_instead(desk: Desk):
+    done = torchrun(desk, ["run", "demo"])
+    assert done.code != 0
+    assert done.err.count("error: run starts one process per stage: --dry-run") == 1
+
+
 def test_what_fails_its_commit_is_dropped_and_built_again(desk: Desk, alone: list[str]):
     done = desk.build("--codec", "float32", "--views", VIEWS, run=desk.call)
     shard = Path(done.out) / "logits.zarr/view/00002/code/c/1/0"

@@ -43,9 +43,9 @@ class Crew:
         self.home, self._lease, self._pace = home, lease, pace
         self.processes = []
 
-    def hire(self):
+    def hire(self, program=BUILD):
         environment = {**os.environ, LEASE_VARIABLE: str(self._lease), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", BUILD, str(self.home), str(self._pace)]
+        command = [sys.executable, "-c", program, str(self.home), str(self._pace)]
         self.processes.append(subprocess.Popen(command, env=environment))
         return self.processes[-1]
 
@@ -135,3 +135,35 @@ def test_stopped_and_killed_builders_leave_a_sound_cache(tmp_path, crew):
         assert process.wait() == 0
     assert len(team.log()) > 24, "nobody was overtaken"
     assert_sound(tmp_path)
+
+
+# Creates a cache whose codec must be fitted; the fit takes a while and is written down.
+BEGIN = """
+import os, sys, time
+from tests.store.small_cache import fitted, make_recipe, side_arrays
+from skd_cache.store import begin_cache
+home, recipe = sys.argv[1], make_recipe(classes=40, codec="klt")
+def fit():
+    with open(f"{home}/log", "a") as log:
+        log.write(f"{os.getpid()} 0 0\\n")
+    time.sleep(1)
+    return fitted(recipe)
+cache = begin_cache(f"{home}/{recipe.cache_id}", recipe, **side_arrays(recipe), provenance={},
+                    fit=fit, waiting=lambda busy: print("waiting", len(busy), flush=True))
+print(cache.codec.settings["name"])
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_builders_that_begin_together_one_fits(tmp_path, crew, killed):
+    team = crew(lease=60, pace=0)
+    builders = [team.hire(BEGIN) for _ in range(3)]
+    team.await_units(1)
+    if killed:
+        (fitting,) = {pid for pid, *_ in team.log()}
+        os.kill(fitting, signal.SIGKILL)
+    codes = sorted(one.wait() for one in builders)
+    assert codes == [-signal.SIGKILL if killed else 0, 0, 0]
+    assert len(team.log()) == 1 + killed
+    (place,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert list(open_cache(place).verify(full=True)) == []
