@@ -258,9 +258,10 @@ def _preflight(
 
     began = time.monotonic()
     found = preflight_all(teacher, pixels())
-    rate = count / (time.monotonic() - began)
+    rate, team = count / (time.monotonic() - began), World.here().size
+    many = f" in each of {team} processes" if team > 1 else ""
     _say(*(f"preflight {one}" for one in found))
-    _say(f"estimate  {_duration(plan.rows / rate)} at {rate:,.0f} images/s")
+    _say(f"estimate  {_duration(plan.rows / rate / team)} at {rate:,.0f} images/s{many}")
     _say(*(f"warning: {one.warning}" for one in found if one.warning))
 
 

@@ -49,6 +49,7 @@ def describe(cache: Cache) -> dict[str, Any]:
         "claims": [
             {
                 "what": one.what,
+                "name": one.name,
                 "host": one.builder.host,
                 "pid": one.builder.pid,
                 "silent_seconds": round(one.silent, 1),
@@ -109,10 +110,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def _claim(claim: dict[str, Any]) -> str:
-    """Who is at what: the view and shard of a unit, or the cache's creation."""
-    view, _, shard = claim["what"].partition("/")
-    what = f"view {int(view)}, shard {int(shard)}" if shard else "its creation"
+    """Who is at what."""
     state = (
         "gone, free to be taken" if claim["over"] else f"seen {claim['silent_seconds']:.0f} s ago"
     )
-    return f"{what}: process {claim['pid']} on {claim['host']}, {state}"
+    return f"{claim['name']}: process {claim['pid']} on {claim['host']}, {state}"

@@ -79,6 +79,12 @@ class Working:
     silent: float
     over: bool
 
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        view, _, shard = self.what.partition("/")
+        return f"view {int(view)}, shard {int(shard)}" if shard else "the cache's creation"
+
 
 def lease_seconds() -> float:
     """How long a silent builder keeps what it claimed: ``SKD_CACHE_LEASE_SECONDS``, or 600.
