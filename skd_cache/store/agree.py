@@ -15,6 +15,7 @@ Fault points, for tests: every put, copy and removal is announced before and aft
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
 from skd_cache.errors import DataError, SkdCacheError
@@ -61,6 +62,15 @@ class Agreement:
             self._do(self._decision, partial(self._objects.create, self._decision, document))
             if (settled := self.finish()) is not None:
                 return settled
+
+    def stage(self, data: bytes, wanted: Print) -> None:
+        """Put an object of these bytes on the stage, where a later proposal finds it."""
+        with suppress(FileNotFoundError):  # removed by whoever committed meanwhile
+            put_object(self._objects, self._staged(wanted), data, self._fault, wanted)
+
+    def has_staged(self, wanted: Print) -> bool:
+        """Whether an object of these bytes waits on the stage."""
+        return holds(self._objects, self._staged(wanted), wanted)
 
     def finish(self) -> bytes | None:
         """Carry out what is decided, if anything is; the commit's document.
@@ -135,15 +145,19 @@ class Agreement:
         self._fault(f"after {name}")
 
 
-def put_object(objects: Objects, name: str, data: bytes, fault: Fault) -> None:
+def put_object(
+    objects: Objects, name: str, data: bytes, fault: Fault, wanted: Print | None = None
+) -> None:
     """Put an object whose bytes nobody disagrees about, and read it back.
+
+    Its fingerprint need not be ``wanted`` again if it is known.
 
     Raises:
         DataError: if the storage gives back something else.
         FileNotFoundError: if somebody removed it meanwhile.
     """
     fault(f"before {name}")
-    wanted = fingerprint(data)
+    wanted = wanted or fingerprint(data)
     if not holds(objects, name, wanted):
         if not objects.create(name, data) and not holds(objects, name, wanted):
             objects.replace(name, data)

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
 from skd_cache.errors import DataError, InputError, SkdCacheError
+from skd_cache.store import remote
+from skd_cache.store.connect import connect
 from skd_cache.store.process import is_alive
 
 if TYPE_CHECKING:
@@ -79,16 +81,13 @@ class Objects:
         self.location = str(location)
         self.folder: Path | None = None
         self._durable: set[Path] = set()
+        self._received = remote.Received()
         self.store: ObjectStore
         if store is not None:
             self.store = store
             return
         if "://" in self.location and not self.location.startswith("file://"):
-            try:
-                self.store = from_url(self.location)
-            except (BaseError, OSError, ValueError) as error:
-                reason = str(error).split("\n", 1)[0]
-                raise InputError(f"cannot use {self.location}: {reason}") from error
+            self.store = connect(self.location)
             return
         self.folder = Path(self.location.removeprefix("file://")).expanduser().absolute()
         try:
@@ -113,10 +112,14 @@ class Objects:
         place = f"{self.location.rstrip('/')}/{name}" if name else self.location
         try:
             yield
-        except (FileNotFoundError, AlreadyExistsError):
+        except (FileNotFoundError, AlreadyExistsError) as error:
+            if self.folder is None and (refusal := remote.refusal(error, verb, place)):
+                raise refusal from error  # not even the bucket is there
             raise
         except (BaseError, OSError, ValueError) as error:
-            reason = str(error).split("\n", 1)[0]
+            reason = remote.sentence(error)
+            if self.folder is None and (refusal := remote.refusal(error, verb, place)):
+                raise refusal from error
             if _NO_SPACE.search(str(error)):
                 message = f"no space left to {verb} {place}: free some and run the same again"
                 raise SkdCacheError(message) from error
@@ -149,12 +152,17 @@ class Objects:
     def print_of(self, name: str) -> Print:
         """Size and sha256 of a stored object, read piece by piece.
 
+        What this process put, and the store's own hash proves it received, is not read again.
+
         Raises:
             FileNotFoundError: if there is no such object.
         """
         digest = hashlib.sha256()
         with self._explained("read", name):
-            size = int(obstore.head(self.store, name)["size"])
+            meta = obstore.head(self.store, name)
+            size = int(meta["size"])
+            if known := self._received.sha256(meta["e_tag"], size):
+                return Print(size, known)
             for start in range(0, size, _PIECE):
                 end = min(start + _PIECE, size)
                 digest.update(obstore.get_range(self.store, name, start=start, end=end))
@@ -174,14 +182,22 @@ class Objects:
                     if not meta["path"].endswith(PARTIAL):
                         yield Found(meta["path"], meta["size"], meta["last_modified"])
 
+    def folders(self) -> Sequence[str]:
+        """The names one level down that others lie under."""
+        with self._explained("list", ""):
+            found = obstore.list_with_delimiter(self.store)["common_prefixes"]
+        return [prefix.rstrip("/") for prefix in found]
+
     def create(self, name: str, data: bytes) -> bool:
-        """Put an object durably if there is none of that name; whether it was put."""
+        """Put an object durably if there is none of that name; whether it was put.
+
+        In an object store, whose answer may be lost, the same bytes count as put.
+        """
         with self._explained("write", name):
+            if self.folder is None:
+                return remote.create(self.store, name, data, self._received)
             try:
-                if self.folder is None:
-                    obstore.put(self.store, name, data, mode="create", use_multipart=False)
-                else:
-                    self._put_durably(self.folder, name, data, overwrite=False)
+                self._put_durably(self.folder, name, data, overwrite=False)
             except AlreadyExistsError:
                 return False
         return True
@@ -190,7 +206,8 @@ class Objects:
         """Put an object durably, whatever stood there."""
         with self._explained("write", name):
             if self.folder is None:
-                obstore.put(self.store, name, data, use_multipart=False)
+                put = obstore.put(self.store, name, data, use_multipart=False)
+                self._received.note(put["e_tag"], data)
             else:
                 self._put_durably(self.folder, name, data, overwrite=True)
 

@@ -14,6 +14,9 @@ MAX_TEACHERS = 16
 PROBE_EVERY = 64
 """A view keeps a thumbnail of every position that this divides."""
 
+MAX_SHARDS = 100_000
+"""Of a view: names of commits have five digits."""
+
 MAX_CHUNK_BYTES = 256 * 1024 * 1024
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -73,6 +76,8 @@ class Recipe(Document):
             raise ValueError(f"shard must be a multiple of chunk and of {PROBE_EVERY}")
         if self.chunk * self.dataset.classes * 4 > MAX_CHUNK_BYTES:
             raise ValueError("chunk times classes is larger than any reader should hold")
+        if self.shards > MAX_SHARDS:
+            raise ValueError(f"samples make more than {MAX_SHARDS:,} shards")
         return self
 
     @property

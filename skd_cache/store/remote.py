@@ -1,0 +1,113 @@
+"""What an object store adds to put and get: lost answers, denied actions, a hash of its own."""
+
+import hashlib
+import re
+import time
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    GenericError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+
+from skd_cache.errors import InputError
+from skd_cache.store.connect import retry_seconds
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
+_ACTIONS = {
+    "read": "s3:GetObject",
+    "look at": "s3:GetObject",
+    "list": "s3:ListBucket",
+    "write": "s3:PutObject",
+    "remove": "s3:DeleteObject",
+}
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
+
+
+class Received:
+    """What a store says it received: an ETag that is the md5 of the bytes put is as good as
+    reading them back, against accidents.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was put yet."""
+        self._sha256: dict[tuple[str, int], str] = {}
+
+    def note(self, etag: str | None, data: bytes) -> None:
+        """Remember bytes that were put, if the store's answer proves that it has them."""
+        if etag and _is_md5_of(etag, data):
+            self._sha256[_plain(etag), len(data)] = hashlib.sha256(data).hexdigest()
+
+    def sha256(self, etag: str | None, size: int) -> str | None:
+        """The sha256 of an object of this tag and size, if this process put the same bytes."""
+        return self._sha256.get((_plain(etag), size)) if etag else None
+
+
+def create(store: "ObjectStore", name: str, data: bytes, received: Received) -> bool:
+    """Put an object if there is none of that name; whether these bytes stand there for it.
+
+    A request whose answer was lost is repeated, and finds the object of the first.
+    """
+    began, pause = time.monotonic(), _FIRST_PAUSE
+    while True:
+        try:
+            put = obstore.put(store, name, data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return _stands(store, name, data, received)
+        except GenericError as error:
+            late = time.monotonic() + pause - began > retry_seconds()
+            if late or ((found := _STATUS.search(str(error))) and found[1].startswith("4")):
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            received.note(put["e_tag"], data)
+            return True
+
+
+def _stands(store: "ObjectStore", name: str, data: bytes, received: Received) -> bool:
+    try:
+        found = obstore.get(store, name)
+        if found.meta["size"] != len(data):
+            return False
+        if (etag := found.meta["e_tag"]) and _is_md5_of(etag, data):
+            received.note(etag, data)
+            return True
+        return bytes(found.bytes()) == data
+    except FileNotFoundError:
+        return False
+
+
+def refusal(error: BaseException, verb: str, place: str) -> InputError | None:
+    """What to say when a store denies something; ``None`` if that is not what went wrong."""
+    said = str(error)
+    status = found[1] if (found := _STATUS.search(said)) else ""
+    if _BUCKET.search(said):
+        return InputError(f"cannot {verb} {place}: there is no such bucket")
+    if isinstance(error, UnauthenticatedError) or status == "401":
+        return InputError(f"not allowed to {verb} {place}: the server does not know who asks")
+    if isinstance(error, PermissionDeniedError) or status == "403":
+        needed = _ACTIONS[verb] if place.startswith("s3") else f"the right to {verb} objects"
+        return InputError(f"not allowed to {verb} {place}: the credentials in use lack {needed}")
+    return None
+
+
+def sentence(error: BaseException) -> str:
+    """The first line of what obstore says, without the page that a server may have sent."""
+    return str(error).split("\n", 1)[0].split(": <?xml", 1)[0]
+
+
+def _is_md5_of(etag: str, data: bytes) -> bool:
+    tag = _plain(etag)
+    return len(tag) == 32 and tag == hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _plain(etag: str) -> str:
+    return etag.removeprefix("W/").strip('"')
