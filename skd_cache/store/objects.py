@@ -11,12 +11,13 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
@@ -28,6 +29,7 @@ from skd_cache.store.connect import connect
 from skd_cache.store.process import is_alive
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 PARTIAL = ".partial"
@@ -37,6 +39,7 @@ _STALE_SECONDS = 3600.0
 _NO_SPACE = re.compile(r"os error (28|122|27)\b")  # ENOSPC, EDQUOT, EFBIG
 _READ_ONLY = re.compile(r"os error (30|13|1)\b")  # EROFS, EACCES, EPERM
 _PIECE = 4 << 20
+_MAX_LISTED = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -135,17 +138,24 @@ class Objects:
             DataError: if it is larger than ``limit``, before reading it.
         """
         with self._explained("read", name):
-            found = obstore.get(self.store, name)
-            if (size := found.meta["size"]) > limit:
-                place = f"{self.location}/{name}"
-                raise DataError(f"{place} has {size:,} bytes; at most {limit:,} can be right")
-            return bytes(found.bytes())
+            return self._patiently(partial(self._get, name, limit))
+
+    def _get(self, name: str, limit: int) -> bytes:
+        found = obstore.get(self.store, name)
+        if (size := found.meta["size"]) > limit:
+            place = f"{self.location}/{name}"
+            raise DataError(f"{place} has {size:,} bytes; at most {limit:,} can be right")
+        return bytes(found.bytes())
+
+    def _patiently(self, act: Callable[[], remote.Result]) -> remote.Result:
+        """A disk is asked once, a server until it answers."""
+        return remote.patiently(act) if self.folder is None else act()
 
     def size(self, name: str) -> int | None:
         """An object's size in bytes, or ``None`` if there is no such object."""
         with self._explained("look at", name):
             try:
-                return int(obstore.head(self.store, name)["size"])
+                return int(self._patiently(partial(obstore.head, self.store, name))["size"])
             except FileNotFoundError:
                 return None
 
@@ -159,33 +169,43 @@ class Objects:
         """
         digest = hashlib.sha256()
         with self._explained("read", name):
-            meta = obstore.head(self.store, name)
+            meta = self._patiently(partial(obstore.head, self.store, name))
             size = int(meta["size"])
             if known := self._received.sha256(meta["e_tag"], size):
                 return Print(size, known)
             for start in range(0, size, _PIECE):
                 end = min(start + _PIECE, size)
-                digest.update(obstore.get_range(self.store, name, start=start, end=end))
+                piece = partial(obstore.get_range, self.store, name, start=start, end=end)
+                digest.update(self._patiently(piece))
         return Print(size, digest.hexdigest())
 
     def ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
         """The bytes of an object between starts and ends, neighbouring ones in one request."""
         with self._explained("read", name):
-            found = obstore.get_ranges(self.store, name, starts=starts, ends=ends)
-            return [bytes(part) for part in found]
+            asked = partial(obstore.get_ranges, self.store, name, starts=starts, ends=ends)
+            return [bytes(part) for part in self._patiently(asked)]
 
     def list(self, prefix: str = "") -> Iterator[Found]:
         """All objects under a prefix, except what a killed put left behind."""
         with self._explained("list", prefix):
-            for page in obstore.list(self.store, prefix=prefix or None):
-                for meta in page:
-                    if not meta["path"].endswith(PARTIAL):
-                        yield Found(meta["path"], meta["size"], meta["last_modified"])
+            for meta in self._patiently(partial(self._list, prefix)):
+                if not meta["path"].endswith(PARTIAL):
+                    yield Found(meta["path"], meta["size"], meta["last_modified"])
+
+    def _list(self, prefix: str) -> "Sequence[ObjectMeta]":
+        found: Any = []
+        for page in obstore.list(self.store, prefix=prefix or None):
+            found += page
+            if len(found) > _MAX_LISTED:
+                message = f"{self.location}/{prefix} lists more than {_MAX_LISTED:,} names"
+                raise DataError(f"{message}: no cache has so many")
+        return cast("Sequence[ObjectMeta]", found)
 
     def folders(self) -> Sequence[str]:
         """The names one level down that others lie under."""
         with self._explained("list", ""):
-            found = obstore.list_with_delimiter(self.store)["common_prefixes"]
+            listed = self._patiently(partial(obstore.list_with_delimiter, self.store))
+            found = listed["common_prefixes"]
         return [prefix.rstrip("/") for prefix in found]
 
     def create(self, name: str, data: bytes) -> bool:
@@ -206,7 +226,9 @@ class Objects:
         """Put an object durably, whatever stood there."""
         with self._explained("write", name):
             if self.folder is None:
-                put = obstore.put(self.store, name, data, use_multipart=False)
+                put = self._patiently(
+                    partial(obstore.put, self.store, name, data, use_multipart=False)
+                )
                 self._received.note(put["e_tag"], data)
             else:
                 self._put_durably(self.folder, name, data, overwrite=True)
@@ -219,22 +241,22 @@ class Objects:
         """
         with self._explained("write", name):
             if self.folder is None:
-                obstore.copy(self.store, source, name)
+                self._patiently(partial(obstore.copy, self.store, source, name))
                 return
-            partial, final = self.folder / _partial(name), self.folder / name
+            staged, final = self.folder / _partial(name), self.folder / name
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
-                partial.hardlink_to(self.folder / source)
-                partial.replace(final)
+                staged.hardlink_to(self.folder / source)
+                staged.replace(final)
             finally:
-                partial.unlink(missing_ok=True)  # still there where both were one file already
+                staged.unlink(missing_ok=True)  # still there where both were one file already
             self._fsync_names(self.folder, final.parent)
 
     def delete(self, name: str) -> None:
         """Remove an object; it is no error if there is none."""
         with self._explained("remove", name):
             try:
-                obstore.delete(self.store, name)
+                self._patiently(partial(obstore.delete, self.store, name))
             except FileNotFoundError:
                 return
 
@@ -249,13 +271,13 @@ class Objects:
                     place.unlink(missing_ok=True)
 
     def _put_durably(self, folder: Path, name: str, data: bytes, *, overwrite: bool) -> None:
-        partial = _partial(name)
+        staged = _partial(name)
         try:
-            obstore.put(self.store, partial, data, use_multipart=False)
-            _fsync(folder / partial)
-            obstore.rename(self.store, partial, name, overwrite=overwrite)
+            obstore.put(self.store, staged, data, use_multipart=False)
+            _fsync(folder / staged)
+            obstore.rename(self.store, staged, name, overwrite=overwrite)
         except BaseException:
-            (folder / partial).unlink(missing_ok=True)
+            (folder / staged).unlink(missing_ok=True)
             raise
         self._fsync_names(folder, (folder / name).parent)
 

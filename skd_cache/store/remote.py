@@ -3,7 +3,8 @@
 import hashlib
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -21,13 +22,9 @@ if TYPE_CHECKING:
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
-_ACTIONS = {
-    "read": "s3:GetObject",
-    "look at": "s3:GetObject",
-    "list": "s3:ListBucket",
-    "write": "s3:PutObject",
-    "remove": "s3:DeleteObject",
-}
+_REQUEST = re.compile(r"Error performing ([A-Z]+) (\S+)")
+_ACTIONS = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject"}
+Result = TypeVar("Result")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0
 
 
@@ -50,26 +47,33 @@ class Received:
         return self._sha256.get((_plain(etag), size)) if etag else None
 
 
+def patiently(act: Callable[[], Result]) -> Result:
+    """Do something until it is answered: obstore repeats some requests, and lists, copies and
+    removals it gives up when a connection breaks. All of ours may be repeated.
+    """
+    began, pause = time.monotonic(), _FIRST_PAUSE
+    while True:
+        try:
+            return act()
+        except GenericError as error:
+            refused = _status(str(error)).startswith("4")
+            if refused or time.monotonic() + pause - began > retry_seconds():
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
 def create(store: "ObjectStore", name: str, data: bytes, received: Received) -> bool:
     """Put an object if there is none of that name; whether these bytes stand there for it.
 
     A request whose answer was lost is repeated, and finds the object of the first.
     """
-    began, pause = time.monotonic(), _FIRST_PAUSE
-    while True:
-        try:
-            put = obstore.put(store, name, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return _stands(store, name, data, received)
-        except GenericError as error:
-            late = time.monotonic() + pause - began > retry_seconds()
-            if late or ((found := _STATUS.search(str(error))) and found[1].startswith("4")):
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        else:
-            received.note(put["e_tag"], data)
-            return True
+    try:
+        put = patiently(lambda: obstore.put(store, name, data, mode="create", use_multipart=False))
+    except AlreadyExistsError:
+        return patiently(lambda: _stands(store, name, data, received))
+    received.note(put["e_tag"], data)
+    return True
 
 
 def _stands(store: "ObjectStore", name: str, data: bytes, received: Received) -> bool:
@@ -88,15 +92,26 @@ def _stands(store: "ObjectStore", name: str, data: bytes, received: Received) ->
 def refusal(error: BaseException, verb: str, place: str) -> InputError | None:
     """What to say when a store denies something; ``None`` if that is not what went wrong."""
     said = str(error)
-    status = found[1] if (found := _STATUS.search(said)) else ""
+    status = _status(said)
     if _BUCKET.search(said):
         return InputError(f"cannot {verb} {place}: there is no such bucket")
     if isinstance(error, UnauthenticatedError) or status == "401":
         return InputError(f"not allowed to {verb} {place}: the server does not know who asks")
     if isinstance(error, PermissionDeniedError) or status == "403":
-        needed = _ACTIONS[verb] if place.startswith("s3") else f"the right to {verb} objects"
-        return InputError(f"not allowed to {verb} {place}: the credentials in use lack {needed}")
+        lacking = _action(said) if place.startswith("s3") else f"the right to {verb} objects"
+        return InputError(f"not allowed to {verb} {place}: the credentials in use lack {lacking}")
     return None
+
+
+def _action(said: str) -> str:
+    """What a policy calls the request that was denied."""
+    method, url = found.groups() if (found := _REQUEST.search(said)) else ("", "")
+    listing = "list-type" in url
+    return "s3:" + ("ListBucket" if listing else _ACTIONS.get(method, "DeleteObject"))
+
+
+def _status(said: str) -> str:
+    return found[1] if (found := _STATUS.search(said)) else ""
 
 
 def sentence(error: BaseException) -> str:
