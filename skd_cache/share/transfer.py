@@ -16,9 +16,9 @@ from skd_cache.errors import DataError, InputError
 from skd_cache.progress import Bar
 from skd_cache.share.holding import Holding, is_created, require_plain
 from skd_cache.store import Unit, side
-from skd_cache.store.agree import Agreement, Fault, put_object
+from skd_cache.store.agree import STAGE, Agreement, Fault, put_object
 from skd_cache.store.commit import Commit, ObjectPrint
-from skd_cache.store.layout import SIDE, metadata_objects
+from skd_cache.store.layout import SIDE, claim_of, metadata_objects
 from skd_cache.store.objects import Objects, Print, fingerprint
 from skd_cache.store.writer import fault_from_environment, unit_agreement
 
@@ -124,10 +124,12 @@ def carry(journey: Journey, bar: Bar, *, fault: Fault | None = None) -> Carried:
         for name, data in metadata_objects(source.layout.view(view)).items():
             put_object(target, name, data, fault)
     theirs = list(journey.theirs)
+    waiting = {found.name.rpartition("/")[0] for found in target.list(STAGE)}
 
     def move(unit: Unit, commit: Commit) -> None:
         with room.of(max(told.size for told in commit.objects.values())):
-            if not stop.is_set() and not carry_unit(source, target, unit, bar, fault):
+            begun = f"{STAGE}/{claim_of(unit)}" in waiting
+            if not stop.is_set() and not carry_unit(source, target, unit, bar, fault, begun):
                 theirs.append(unit)
 
     with ThreadPoolExecutor(UNITS_AT_ONCE, "skd-cache-carry") as pool:
@@ -143,15 +145,21 @@ def carry(journey: Journey, bar: Bar, *, fault: Fault | None = None) -> Carried:
     return Carried(moved, journey.bytes, tuple(sorted(theirs)))
 
 
-def carry_unit(source: Holding, target: Objects, unit: Unit, bar: Bar, fault: Fault) -> bool:
-    """Move one unit; whether its rows are what counts at the destination."""
+def carry_unit(
+    source: Holding, target: Objects, unit: Unit, bar: Bar, fault: Fault, staged: bool = True
+) -> bool:
+    """Move one unit; whether its rows are what counts at the destination.
+
+    With nothing ``staged`` of it there, it is not looked whether some of it had arrived before.
+    """
     commit = source.ledger.commits[unit]
     document = commit.canonical()
     settled = unit_agreement(target, source.layout, unit, fault)
-    if (stands := settled.finish()) is None:
+    stands = settled.finish() if staged else None  # what a killed builder had decided on
+    if stands is None:
         grids = source.layout.view(unit.view)
         for name, told in commit.objects.items():
-            _stage(source.objects, grids[name].object(unit.shard), told, settled, bar)
+            _stage(source.objects, grids[name].object(unit.shard), told, settled, bar, staged)
         stands = settled.propose(document, {})
     else:
         bar.advance(_bytes(commit.objects))
@@ -164,14 +172,21 @@ def _carry_side(source: Holding, target: Objects, bar: Bar, fault: Fault) -> Non
         told = source.side.objects[name]
         for problem in side.check_array(source.objects, grid, told, full=False):
             raise DataError(f"{source.objects.location}: {problem}")
-        _stage(source.objects, grid.object(), told, settled, bar)
+        _stage(source.objects, grid.object(), told, settled, bar, True)
     side.propose(target, source.layout, source.side, {}, source.provenance, fault)
     require_same_side(source, Holding.at(target, range(0)))
 
 
-def _stage(source: Objects, name: str, told: ObjectPrint, settled: Agreement, bar: Bar) -> None:
+def _stage(
+    source: Objects,
+    name: str,
+    told: ObjectPrint,
+    settled: Agreement,
+    bar: Bar,
+    staged: bool,
+) -> None:
     """Bring an object onto the destination's stage, unless it waits there."""
-    if not settled.has_staged(told.print):
+    if not staged or not settled.has_staged(told.print):
         settled.stage(_arrived(source, name, told.print), told.print)
     bar.advance(told.size)
 

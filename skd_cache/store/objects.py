@@ -85,6 +85,7 @@ class Objects:
         self.folder: Path | None = None
         self._durable: set[Path] = set()
         self._received = remote.Received()
+        self._proved: dict[str, Print] = {}
         self.store: ObjectStore
         if store is not None:
             self.store = store
@@ -159,8 +160,8 @@ class Objects:
             except FileNotFoundError:
                 return None
 
-    def print_of(self, name: str) -> Print:
-        """Size and sha256 of a stored object, read piece by piece.
+    def print_of(self, name: str, size_wanted: int | None = None) -> Print:
+        """Size and sha256 of a stored object, read piece by piece; not if it has another size.
 
         What this process put, and the store's own hash proves it received, is not read again.
 
@@ -173,11 +174,26 @@ class Objects:
             size = int(meta["size"])
             if known := self._received.sha256(meta["e_tag"], size):
                 return Print(size, known)
+            if size_wanted not in (None, size):
+                return Print(size, "")
             for start in range(0, size, _PIECE):
                 end = min(start + _PIECE, size)
                 piece = partial(obstore.get_range, self.store, name, start=start, end=end)
                 digest.update(self._patiently(piece))
         return Print(size, digest.hexdigest())
+
+    def received(self, name: str, wanted: Print) -> bool:
+        """Whether the store has proved that these bytes were put under this name by us."""
+        return self._proved.get(name) == wanted
+
+    def holds(self, name: str, wanted: Print) -> bool:
+        """Whether an object is there with these bytes."""
+        try:
+            if self.folder is not None:  # cheaper than reading what has another size
+                return self.size(name) == wanted.size and self.print_of(name) == wanted
+            return self.print_of(name, wanted.size) == wanted
+        except FileNotFoundError:
+            return False
 
     def ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
         """The bytes of an object between starts and ends, neighbouring ones in one request."""
@@ -215,7 +231,9 @@ class Objects:
         """
         with self._explained("write", name):
             if self.folder is None:
-                return remote.create(self.store, name, data, self._received)
+                if proof := remote.create(self.store, name, data, self._received):
+                    self._proved[name] = Print(len(data), proof)
+                return proof is not None
             try:
                 self._put_durably(self.folder, name, data, overwrite=False)
             except AlreadyExistsError:
@@ -252,13 +270,15 @@ class Objects:
                 staged.unlink(missing_ok=True)  # still there where both were one file already
             self._fsync_names(self.folder, final.parent)
 
-    def delete(self, name: str) -> None:
-        """Remove an object; it is no error if there is none."""
-        with self._explained("remove", name):
-            try:
-                self._patiently(partial(obstore.delete, self.store, name))
-            except FileNotFoundError:
+    def delete(self, *names: str) -> None:
+        """Remove objects; it is no error if there is none."""
+        with self._explained("remove", names[0]):
+            if self.folder is None:  # in one request
+                self._patiently(partial(obstore.delete, self.store, names))
                 return
+            for name in names:
+                with suppress(FileNotFoundError):
+                    obstore.delete(self.store, name)
 
     def sweep(self) -> None:
         """Remove what killed puts left behind on local disk, and nothing that may be under way."""

@@ -37,10 +37,12 @@ class Received:
         """Nothing was put yet."""
         self._sha256: dict[tuple[str, int], str] = {}
 
-    def note(self, etag: str | None, data: bytes) -> None:
-        """Remember bytes that were put, if the store's answer proves that it has them."""
-        if etag and _is_md5_of(etag, data):
-            self._sha256[_plain(etag), len(data)] = hashlib.sha256(data).hexdigest()
+    def note(self, etag: str | None, data: bytes) -> str:
+        """The sha256 of bytes that were put, if the store's answer proves that it has them."""
+        if not etag or not _is_md5_of(etag, data):
+            return ""
+        found = self._sha256[_plain(etag), len(data)] = hashlib.sha256(data).hexdigest()
+        return found
 
     def sha256(self, etag: str | None, size: int) -> str | None:
         """The sha256 of an object of this tag and size, if this process put the same bytes."""
@@ -63,30 +65,31 @@ def patiently(act: Callable[[], Result]) -> Result:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def create(store: "ObjectStore", name: str, data: bytes, received: Received) -> bool:
-    """Put an object if there is none of that name; whether these bytes stand there for it.
+def create(store: "ObjectStore", name: str, data: bytes, received: Received) -> str | None:
+    """Put an object if there is none of that name; ``None`` if others' bytes stand there.
 
     A request whose answer was lost is repeated, and finds the object of the first.
+
+    Returns:
+        the sha256 of what the store proves to have received; empty if it proves nothing.
     """
     try:
         put = patiently(lambda: obstore.put(store, name, data, mode="create", use_multipart=False))
     except AlreadyExistsError:
         return patiently(lambda: _stands(store, name, data, received))
-    received.note(put["e_tag"], data)
-    return True
+    return received.note(put["e_tag"], data)
 
 
-def _stands(store: "ObjectStore", name: str, data: bytes, received: Received) -> bool:
+def _stands(store: "ObjectStore", name: str, data: bytes, received: Received) -> str | None:
     try:
         found = obstore.get(store, name)
         if found.meta["size"] != len(data):
-            return False
-        if (etag := found.meta["e_tag"]) and _is_md5_of(etag, data):
-            received.note(etag, data)
-            return True
-        return bytes(found.bytes()) == data
+            return None
+        if proof := received.note(found.meta["e_tag"], data):
+            return proof
+        return "" if bytes(found.bytes()) == data else None
     except FileNotFoundError:
-        return False
+        return None
 
 
 def refusal(error: BaseException, verb: str, place: str) -> InputError | None:
