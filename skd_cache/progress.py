@@ -7,9 +7,18 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_SECONDS = 30.0
+BYTES = "bytes"
 
 
 class Bar(Protocol):
@@ -29,7 +38,8 @@ class _Terminal:
         task = self._progress.tasks[self._task]
         done = task.completed + count
         rate = (done - self._begin) / max(time.monotonic() - self._began, 1e-9)
-        self._progress.update(self._task, advance=count, rate=f"{rate:,.0f} {self._unit}/s")
+        said = f"{_amount(rate, self._unit)}/s"
+        self._progress.update(self._task, advance=count, rate=said)
 
 
 class _Silence:
@@ -51,8 +61,15 @@ class _Lines:
         self._said = now
         rate = (self._done - self._begin) / (now - self._began)
         left = (self._total - self._done) / rate if rate else 0.0
-        line = f"{self._what}: {self._done:,}/{self._total:,} {self._unit}"
-        print(f"{line}, {rate:,.0f}/s, {left:,.0f} s left", file=sys.stderr, flush=True)
+        if self._unit == BYTES:
+            told = f"{decimal(self._done)} of {decimal(self._total)}, {decimal(int(rate))}/s"
+        else:
+            told = f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.0f}/s"
+        print(f"{self._what}: {told}, {left:,.0f} s left", file=sys.stderr, flush=True)
+
+
+def _amount(count: float, unit: str) -> str:
+    return decimal(int(count)) if unit == BYTES else f"{count:,.0f} {unit}"
 
 
 @contextmanager
@@ -72,7 +89,7 @@ def track(
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn() if unit == BYTES else MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "codec": {"batch"},
     "store": {"seed", "batch", "codec"},
     "exchange": {"seed", "batch", "codec", "store"},
+    "share": {"seed", "batch", "codec", "store"},
     "losses": {"batch"},
     "build": {"seed", "batch", "dataset", "replay", "pixels", "teacher", "codec", "store"},
     "distill": {

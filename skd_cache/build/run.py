@@ -32,6 +32,7 @@ def build_units(
     bar: Bar,
     waiting: Callable[[list[Working]], None],
     others: Sequence[Backend] = (),
+    committed: Callable[[Unit], None] = lambda _unit: None,
 ) -> int:
     """Compute the units of these views that are missing, beside whoever else does; all are there
     when it returns.
@@ -49,6 +50,7 @@ def build_units(
         bar: told of every image, others' too, once their unit is committed.
         waiting: told who is at what is left, when nothing is free.
         others: the pixels at the recipe's other sizes.
+        committed: told of every unit computed here, once it is committed.
 
     Returns:
         how many units were computed here.
@@ -87,6 +89,7 @@ def build_units(
             encoded, probe, sums = rows.joined()
             cache.write_unit(unit, encoded.norm, encoded.code, probe, digest(whole.params), sums)
             work.done(unit)
+            committed(unit)
             told.add(unit)
             _tell(cache, views, told, bar)
             count += 1

@@ -4,6 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ from skd_cache.home import cache_home
 from skd_cache.pixels import Backend, open_backend
 from skd_cache.progress import track
 from skd_cache.replay import Policy, load_policy
+from skd_cache.share import Contribution, Registry, Supply, own_variant, registry_location
+from skd_cache.share.holding import is_created
+from skd_cache.share.registry import require_create
 from skd_cache.store import Recipe, Unit, Working, begin_cache, list_caches, open_cache
+from skd_cache.store.objects import Objects
 from skd_cache.store.recipe import MAX_CHUNK_BYTES, PROBE_EVERY
 from skd_cache.teacher import Ensemble, load_ensemble, preflight_all
 from skd_cache.world import World
@@ -81,6 +86,14 @@ PREFLIGHT_SAMPLES = 512
 @options.device
 @options.threads
 @click.option("--out", metavar="PATH|URL", help="Where <cache-id>/ is put. [default: cache home]")
+@options.registry
+@click.option("--push", "pushing", is_flag=True, help="Give every unit to the registry once made.")
+@click.option(
+    "--new",
+    "apart",
+    is_flag=True,
+    help="Build under a name of its own what exists elsewhere with another klt basis.",
+)
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done and stop.")
 def command(
     teachers: tuple[str, ...],
@@ -100,13 +113,17 @@ def command(
     device: str | None,
     threads: int | None,
     out: str | None,
+    registry: str | None,
+    pushing: bool,
+    apart: bool,
     plan_only: bool,
 ) -> None:
     """Run the teacher once over every seeded view of a dataset and store its logits.
 
     The cache is named after all that determines its logits, so the same command on another
     machine names the same cache. A build that was stopped goes on where it was: the same command
-    again computes only what no commit holds. Standard output is the cache's place, nothing else.
+    again computes only what no commit holds, here or in the registry, if one is named. Standard
+    output is the cache's place, nothing else.
 
     \b
     Examples:
@@ -116,6 +133,7 @@ def command(
       skd-cache build --teacher timm/convnext_base --dataset my-images.h5 --views 0:30
       skd-cache build --teacher resnet152 --teacher convnext_base --dataset imagenet
     """
+    team = _team(registry, pushing)
     threads = options.set_threads(threads)
     device = options.own_device(device)
     images = open_dataset(dataset, data)
@@ -146,21 +164,32 @@ def command(
     name = backends[0].name
     recipe = _recipe(loaded, images, drawn, seed, name, decoder, chosen, shard)
     asked = views or range(images.defaults.views)
+    if apart:
+        recipe = own_variant(recipe, _home(out), team)
     plan = _plan(recipe, out, asked)
     _say(*plan.lines())
+    supply = None
+    if team and (plan.missing or pushing):
+        supply = Supply.ask(team, recipe, plan.location, asked)
+        _say(*_supplied(supply, plan))
     if reason:
         _say(f"codec     {chosen.name}: {reason}")
-    if plan.missing:
+    if set(plan.missing) - (supply.units() if supply else set()):
         if not pixels and name == "reference":
             _say("pixels    torchvision: DALI is not installed (pip install 'skd-cache[cuda13]')")
         if World.here().first:
             _preflight(loaded, images, backend_of, plan, batch_size)
-        plan.require_disk()
+    plan.require_disk()
     if plan_only:
         return
-    if plan.missing:
-        with terminable():
-            _build(plan, loaded, images, backends, batch_size, threads, teachers)
+    with terminable():
+        if "://" in plan.location and plan.missing:
+            require_create(_home(out))
+        if supply and plan.missing:
+            plan = _fetch(supply, plan, out)
+        if plan.missing or pushing:
+            given = team if pushing else None
+            _build(plan, loaded, images, backends, batch_size, threads, teachers, given)
     if World.here().first:
         click.echo(plan.location)
 
@@ -212,12 +241,48 @@ def _chunk(codec: Planned, classes: int, shard: int) -> int:
     return chunk
 
 
+def _team(asked: str | None, pushing: bool) -> Registry | None:
+    """The registry, if there is one; to push there must be one, and it must be writable."""
+    location = options.required_registry(asked) if pushing else registry_location(asked)
+    team = Registry(location) if location else None
+    if team and pushing and World.here().first:
+        team.require_create()
+    return team
+
+
+def _supplied(supply: Supply, plan: Plan) -> list[str]:
+    """What the registry has of it, in words."""
+    count = len(supply.units() & set(plan.missing))
+    said = [f"registry  {supply.registry.location} has {count} of the units to build"]
+    if supply.kin:
+        kin = ", ".join(supply.kin)
+        said.append(f"kin       {kin} in the registry (same views, other codec or precision)")
+    return said
+
+
+def _fetch(supply: Supply, plan: Plan, out: str | None) -> Plan:
+    """Have the first process bring what the registry holds; what is left to build then."""
+    if World.here().first:
+        supply.fetch(plan.location, plan.views, _say)
+    elif supply.holding is not None:
+        while (left := _plan(plan.recipe, out, plan.views)) and set(left.missing) & supply.units():
+            time.sleep(1.0)  # if the first one fails, torchrun ends us
+    return _plan(plan.recipe, out, plan.views)
+
+
+def _home(out: str | None) -> str:
+    return (out or str(cache_home())).rstrip("/")
+
+
 def _plan(recipe: Recipe, out: str | None, views: range) -> Plan:
     """What there is to do, from what is already there."""
-    home = (out or str(cache_home())).rstrip("/")
+    home = _home(out)
     location = f"{home}/{recipe.cache_id}"
     here = [] if "://" in home else list_caches(Path(home))
-    exists = any(path.name == recipe.cache_id for path in here)
+    if "://" in home:
+        exists = is_created(Objects(location, create=True))
+    else:
+        exists = any(path.name == recipe.cache_id for path in here)
     every = [Unit(view, shard) for view in views for shard in range(recipe.shards)]
     missing = open_cache(location).missing(views) if exists else every
     kin = [path.name for path in here if path.name != recipe.cache_id and _kin(path) == recipe.kin]
@@ -273,6 +338,7 @@ def _build(
     batch_size: int,
     threads: int,
     names: Sequence[str],
+    team: Registry | None,
 ) -> None:
     backend, *others = backends
     recipe, shown = plan.recipe, World.here().first
@@ -303,7 +369,10 @@ def _build(
         waiting=waiting,
     )
     total, left = len(plan.views) * recipe.dataset.samples, plan.rows
-    with track(total, "build", "images", total - left, shown=shown) as bar:
+    with ExitStack() as stack:
+        given = Contribution(plan.location, team, plan.views) if team else None
+        give = stack.enter_context(given).give if given else lambda _unit: None
+        bar = stack.enter_context(track(total, "build", "images", total - left, shown=shown))
         computed = build_units(
             cache,
             plan.views,
@@ -314,6 +383,7 @@ def _build(
             bar=bar,
             waiting=waiting,
             others=others,
+            committed=give,
         )
     if computed < len(plan.missing):
         _say(

@@ -6,22 +6,31 @@ from typing import Any
 import click
 from rich.filesize import decimal
 
+from skd_cache.cli import options
+from skd_cache.errors import InputError
 from skd_cache.home import cache_home
+from skd_cache.share import Registry, pins_of, registry_location
 from skd_cache.store import Cache, find_cache, open_cache, who_builds
+from skd_cache.store.objects import Objects
 
 
 @click.command(no_args_is_help=True)
 @click.argument("cache")
+@options.registry
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(cache: str, as_json: bool) -> None:
+def command(cache: str, registry: str | None, as_json: bool) -> None:
     """Show what CACHE (an id, the beginning of one, a path or a URL) holds.
+
+    One that is not on this machine is looked for in the registry, and one that --registry names
+    only there; nothing is downloaded for it but commits.
 
     \b
     Examples:
       skd-cache info 3f9a
       skd-cache info /mnt/team/3f9a0c1d2e4b5a69 --json
+      skd-cache info 3f9a --registry s3://team/distillation
     """
-    found = describe(open_cache(find_cache(cache, cache_home())))
+    found = describe(open_cache(_place(cache, registry)))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -29,10 +38,24 @@ def command(cache: str, as_json: bool) -> None:
         click.echo(line)
 
 
+def _place(cache: str, asked: str | None) -> str | Objects:
+    """Where the cache is: here, else in the registry."""
+    there = registry_location(asked)
+    if not asked or there is None:
+        try:
+            return find_cache(cache, cache_home())
+        except InputError:
+            if there is None:
+                raise
+    registry = Registry(there)
+    return registry.objects(registry.find(cache))
+
+
 def describe(cache: Cache) -> dict[str, Any]:
     """Everything there is to say about a cache, as plain JSON values."""
     views = cache.views()
     statistics = cache.statistics
+    digests = {view: cache.digest(view) for view in views}
     partial: dict[str, int] = {}
     for unit in cache.commits:
         if unit.view not in views:
@@ -43,7 +66,8 @@ def describe(cache: Cache) -> dict[str, Any]:
         "location": cache.location,
         "codec": cache.recipe.planned_codec().name,
         "views": views,
-        "digest": {str(view): cache.digest(view) for view in views},
+        "digest": {str(view): digest for view, digest in digests.items()},
+        "pins": [str(pin) for pin in pins_of(cache.id, digests)],
         "partial": partial,
         "shards": cache.shards,
         "claims": [
@@ -99,6 +123,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"  view {view}: {count} of {found['shards']} shards"
         for view, count in found["partial"].items()
     ]
+    lines += [f"pin         {pin}" for pin in found["pins"]]
     lines += [f"building    {_claim(claim)}" for claim in found["claims"]]
     if sums["rows"]:
         lines += [

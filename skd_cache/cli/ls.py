@@ -9,29 +9,46 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from skd_cache.errors import SkdCacheError
+from skd_cache.cli import options
+from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.home import cache_home
+from skd_cache.share import Registry
 from skd_cache.store import list_caches, open_cache
 
 
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--registry",
+    is_flag=False,
+    flag_value="",
+    metavar="[URL]",
+    help="List the team's caches: those at URL, or where `push` and `pull` look.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(folder: Path | None, as_json: bool) -> None:
+def command(folder: Path | None, registry: str | None, as_json: bool) -> None:
     """List the caches in FOLDER, or in the cache home, most recently grown first.
 
     \b
     Examples:
       skd-cache ls
       skd-cache ls /mnt/team --json
+      skd-cache ls --registry
     """
-    folder = folder or cache_home()
-    rows = [_row(path) for path in list_caches(folder)]
+    where: str | Path
+    if registry is not None:
+        if folder is not None:
+            raise InputError(f"list either {folder} or a registry")
+        there = Registry(options.required_registry(registry or None))
+        where, rows = there.location, [_row(there, name) for name in there.caches()]
+    else:
+        where = folder or cache_home()
+        rows = [_row(path.parent, path.name) for path in list_caches(where)]
     if as_json:
-        click.echo(json.dumps({"folder": str(folder), "caches": rows}, indent=2))
+        click.echo(json.dumps({"folder": str(where), "caches": rows}, indent=2))
         return
     if not rows:
-        click.echo(f"no caches in {folder}")
+        click.echo(f"no caches in {where}")
         return
     table = Table("cache", "teachers", "dataset", "policy", "codec", "views", "size", box=None)
     for row in rows:
@@ -47,11 +64,11 @@ def command(folder: Path | None, as_json: bool) -> None:
     Console().print(table)
 
 
-def _row(path: Path) -> dict[str, Any]:
+def _row(home: Path | Registry, name: str) -> dict[str, Any]:
     try:
-        cache = open_cache(path)
+        cache = open_cache(home.objects(name) if isinstance(home, Registry) else home / name)
     except SkdCacheError as error:
-        return {"id": path.name, "damage": str(error)}
+        return {"id": name, "damage": str(error)}
     views = cache.views()
     policy = cache.recipe.policy
     return {

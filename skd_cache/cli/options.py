@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from skd_cache.cli.process import keep_memory
+from skd_cache.errors import InputError
 from skd_cache.world import World
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -55,6 +56,14 @@ precision = click.option(
 )
 
 
+registry = click.option(
+    "--registry",
+    metavar="URL",
+    help="Where the team's caches are: s3://, gs://, az://, file:// or a folder; none for none. "
+    "[default: SKD_CACHE_REGISTRY, then `skd-cache config get registry`]",
+)
+
+
 class Views(click.ParamType[range]):
     """``N`` for the first N views, ``A:B`` for views A to B-1."""
 
@@ -76,6 +85,22 @@ class Views(click.ParamType[range]):
         if views.stop > 100_000:
             self.fail(f"{value!r} goes beyond view 99,999", param, ctx)
         return views
+
+
+def required_registry(asked: str | None) -> str:
+    """Where the registry is.
+
+    Raises:
+        InputError: nobody said where.
+    """
+    from skd_cache.share.settings import REGISTRY_VARIABLE, registry_location
+
+    if (found := registry_location(asked)) is None:
+        raise InputError(
+            f"no registry is named: give --registry URL, set {REGISTRY_VARIABLE}, or run "
+            "`skd-cache config set registry URL`"
+        )
+    return found
 
 
 def resolve_device(asked: str | None) -> str:

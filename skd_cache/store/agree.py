@@ -15,7 +15,9 @@ Fault points, for tests: every put, copy and removal is announced before and aft
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from skd_cache.errors import DataError, SkdCacheError
 from skd_cache.store.document import MAX_BYTES
@@ -24,6 +26,7 @@ from skd_cache.store.objects import Objects, Print, fingerprint
 STAGE = "stage"
 _DECISION = "decision.json"
 
+Result = TypeVar("Result")
 Fault = Callable[[str], None]
 Targets = Callable[[bytes], Mapping[str, Print]]
 """Which object names a commit's document speaks of, and what they must hold.
@@ -39,6 +42,7 @@ class Agreement:
         """For the commit of this name, of a unit or of what lies beside the views."""
         self._objects, self._commit, self._targets, self._fault = objects, commit, targets, fault
         self._stage = f"{STAGE}/{commit.removeprefix('commit/').removesuffix('.json')}"
+        self._read_back: set[Print] = set()  # of what was put on the stage here
 
     def propose(self, document: bytes, data: Mapping[str, bytes]) -> bytes:
         """Let these objects, by name, and their commit count, unless others do already.
@@ -58,26 +62,40 @@ class Agreement:
                     self._put_staged(part)
             except FileNotFoundError:  # removed by whoever committed meanwhile
                 continue
-            self._do(self._decision, partial(self._objects.create, self._decision, document))
-            if (settled := self.finish()) is not None:
+            create = partial(self._objects.create, self._decision, document)
+            ours = document if self._do(self._decision, create) else None
+            if (settled := self.finish(ours)) is not None:
                 return settled
 
-    def finish(self) -> bytes | None:
+    def stage(self, data: bytes, wanted: Print) -> None:
+        """Put an object of these bytes on the stage, where a later proposal finds it."""
+        with suppress(FileNotFoundError):  # removed by whoever committed meanwhile
+            put_object(self._objects, self._staged(wanted), data, self._fault, wanted, absent=True)
+            self._read_back.add(wanted)
+
+    def has_staged(self, wanted: Print) -> bool:
+        """Whether an object of these bytes waits on the stage."""
+        return self._objects.holds(self._staged(wanted), wanted)
+
+    def finish(self, decided: bytes | None = None) -> bytes | None:
         """Carry out what is decided, if anything is; the commit's document.
+
+        Whoever has just created the decision knows what it is, and that nobody was at it before.
 
         Raises:
             DataError: if the stage is damaged.
             SkdCacheError: if the storage is full or fails.
         """
+        fresh = decided is not None
         try:
-            decided = self._objects.get(self._decision, MAX_BYTES)
+            decided = decided or self._objects.get(self._decision, MAX_BYTES)
         except FileNotFoundError:
             return self._committed()
         # After the decision was read: one that is no more than a latecomer's has a commit by now.
         if (committed := self._committed()) is not None:
             return self._cleared(committed)
         for name, wanted in self._targets(decided).items():
-            if holds(self._objects, name, wanted):
+            if not fresh and self._objects.holds(name, wanted):
                 continue
             try:
                 self._do(name, partial(self._objects.copy, self._staged(wanted), name))
@@ -88,11 +106,11 @@ class Agreement:
                     f"{self._objects.location}/{self._stage} was decided on but lacks an object: "
                     "remove that folder to compute it again, while nobody builds"
                 ) from None
-            if not holds(self._objects, name, wanted):
+            linked = self._objects.folder is not None and wanted in self._read_back
+            if not linked and not self._objects.holds(name, wanted):
                 raise not_as_written(self._objects, name)
-        self._do(self._commit, partial(self._objects.create, self._commit, decided))
-        committed = self._committed()
-        if committed != decided:
+        create = partial(self._objects.create, self._commit, decided)
+        if not self._do(self._commit, create) and self._committed() != decided:
             raise SkdCacheError(f"{self._objects.location}/{self._commit} is not what was decided")
         return self._cleared(decided)
 
@@ -116,7 +134,8 @@ class Agreement:
 
     def _put_staged(self, data: bytes) -> None:
         wanted = fingerprint(data)
-        put_object(self._objects, self._staged(wanted), data, self._fault)
+        put_object(self._objects, self._staged(wanted), data, self._fault, wanted)
+        self._read_back.add(wanted)
 
     def _committed(self) -> bytes | None:
         try:
@@ -125,39 +144,52 @@ class Agreement:
             return None
 
     def _cleared(self, committed: bytes) -> bytes:
-        for found in list(self._objects.list(self._stage)):
-            self._do(found.name, partial(self._objects.delete, found.name))
+        names = [found.name for found in self._objects.list(self._stage)]
+        if self._objects.folder is None and names:
+            self._do(self._stage, partial(self._objects.delete, *names))
+            return committed
+        for name in names:
+            self._do(name, partial(self._objects.delete, name))
         return committed
 
-    def _do(self, name: str, act: Callable[[], object]) -> None:
+    def _do(self, name: str, act: Callable[[], Result]) -> Result:
         self._fault(f"before {name}")
-        act()
+        done = act()
         self._fault(f"after {name}")
+        return done
 
 
-def put_object(objects: Objects, name: str, data: bytes, fault: Fault) -> None:
+def put_object(
+    objects: Objects,
+    name: str,
+    data: bytes,
+    fault: Fault,
+    wanted: Print | None = None,
+    *,
+    absent: bool = False,
+) -> None:
     """Put an object whose bytes nobody disagrees about, and read it back.
+
+    Args:
+        objects: where.
+        name: its name.
+        data: its bytes.
+        fault: told before and after.
+        wanted: its fingerprint, if that is known.
+        absent: it is most likely not there yet, so it is not looked for first.
 
     Raises:
         DataError: if the storage gives back something else.
         FileNotFoundError: if somebody removed it meanwhile.
     """
     fault(f"before {name}")
-    wanted = fingerprint(data)
-    if not holds(objects, name, wanted):
-        if not objects.create(name, data) and not holds(objects, name, wanted):
+    wanted = wanted or fingerprint(data)
+    if absent or not objects.holds(name, wanted):
+        if not objects.create(name, data) and not objects.holds(name, wanted):
             objects.replace(name, data)
-        if objects.print_of(name) != wanted:
+        if not objects.received(name, wanted) and objects.print_of(name) != wanted:
             raise not_as_written(objects, name)
     fault(f"after {name}")
-
-
-def holds(objects: Objects, name: str, wanted: Print) -> bool:
-    """Whether an object is there with these bytes."""
-    try:
-        return objects.size(name) == wanted.size and objects.print_of(name) == wanted
-    except FileNotFoundError:
-        return False
 
 
 def not_as_written(objects: Objects, name: str) -> DataError:

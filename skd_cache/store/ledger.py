@@ -11,6 +11,7 @@ from skd_cache.store.layout import SIDE, Layout, Unit, commit_name, unit_of
 from skd_cache.store.objects import Objects
 
 _PARALLEL_READS = 16
+_MAX_UNITS = 500_000
 
 
 class Ledger:
@@ -51,6 +52,11 @@ class Ledger:
         listed = (found.name for place in places for found in self._objects.list(place))
         units = {name: unit for name in listed if (unit := unit_of(name, self._recipe))}
         new = [name for name, unit in units.items() if unit not in self._commits]
+        if len(units) > _MAX_UNITS:
+            raise DataError(
+                f"{self._objects.location} lists {len(units):,} commits; at most {_MAX_UNITS:,} "
+                "are read: name fewer views"
+            )
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             documents = pool.map(lambda name: self._objects.get(name, MAX_BYTES), new)
             for name, data in zip(new, documents, strict=True):

@@ -11,21 +11,25 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
 from skd_cache.errors import DataError, InputError, SkdCacheError
+from skd_cache.store import remote
+from skd_cache.store.connect import connect
 from skd_cache.store.process import is_alive
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 PARTIAL = ".partial"
@@ -35,6 +39,7 @@ _STALE_SECONDS = 3600.0
 _NO_SPACE = re.compile(r"os error (28|122|27)\b")  # ENOSPC, EDQUOT, EFBIG
 _READ_ONLY = re.compile(r"os error (30|13|1)\b")  # EROFS, EACCES, EPERM
 _PIECE = 4 << 20
+_MAX_LISTED = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -79,16 +84,14 @@ class Objects:
         self.location = str(location)
         self.folder: Path | None = None
         self._durable: set[Path] = set()
+        self._received = remote.Received()
+        self._proved: dict[str, Print] = {}
         self.store: ObjectStore
         if store is not None:
             self.store = store
             return
         if "://" in self.location and not self.location.startswith("file://"):
-            try:
-                self.store = from_url(self.location)
-            except (BaseError, OSError, ValueError) as error:
-                reason = str(error).split("\n", 1)[0]
-                raise InputError(f"cannot use {self.location}: {reason}") from error
+            self.store = connect(self.location)
             return
         self.folder = Path(self.location.removeprefix("file://")).expanduser().absolute()
         try:
@@ -113,10 +116,14 @@ class Objects:
         place = f"{self.location.rstrip('/')}/{name}" if name else self.location
         try:
             yield
-        except (FileNotFoundError, AlreadyExistsError):
+        except (FileNotFoundError, AlreadyExistsError) as error:
+            if self.folder is None and (refusal := remote.refusal(error, verb, place)):
+                raise refusal from error  # not even the bucket is there
             raise
         except (BaseError, OSError, ValueError) as error:
-            reason = str(error).split("\n", 1)[0]
+            reason = remote.sentence(error)
+            if self.folder is None and (refusal := remote.refusal(error, verb, place)):
+                raise refusal from error
             if _NO_SPACE.search(str(error)):
                 message = f"no space left to {verb} {place}: free some and run the same again"
                 raise SkdCacheError(message) from error
@@ -132,56 +139,103 @@ class Objects:
             DataError: if it is larger than ``limit``, before reading it.
         """
         with self._explained("read", name):
-            found = obstore.get(self.store, name)
-            if (size := found.meta["size"]) > limit:
-                place = f"{self.location}/{name}"
-                raise DataError(f"{place} has {size:,} bytes; at most {limit:,} can be right")
-            return bytes(found.bytes())
+            return self._patiently(partial(self._get, name, limit))
+
+    def _get(self, name: str, limit: int) -> bytes:
+        found = obstore.get(self.store, name)
+        if (size := found.meta["size"]) > limit:
+            place = f"{self.location}/{name}"
+            raise DataError(f"{place} has {size:,} bytes; at most {limit:,} can be right")
+        return bytes(found.bytes())
+
+    def _patiently(self, act: Callable[[], remote.Result]) -> remote.Result:
+        """A disk is asked once, a server until it answers."""
+        return remote.patiently(act) if self.folder is None else act()
 
     def size(self, name: str) -> int | None:
         """An object's size in bytes, or ``None`` if there is no such object."""
         with self._explained("look at", name):
             try:
-                return int(obstore.head(self.store, name)["size"])
+                return int(self._patiently(partial(obstore.head, self.store, name))["size"])
             except FileNotFoundError:
                 return None
 
-    def print_of(self, name: str) -> Print:
-        """Size and sha256 of a stored object, read piece by piece.
+    def print_of(self, name: str, size_wanted: int | None = None) -> Print:
+        """Size and sha256 of a stored object, read piece by piece; not if it has another size.
+
+        What this process put, and the store's own hash proves it received, is not read again.
 
         Raises:
             FileNotFoundError: if there is no such object.
         """
         digest = hashlib.sha256()
         with self._explained("read", name):
-            size = int(obstore.head(self.store, name)["size"])
+            meta = self._patiently(partial(obstore.head, self.store, name))
+            size = int(meta["size"])
+            if known := self._received.sha256(meta["e_tag"], size):
+                return Print(size, known)
+            if size_wanted not in (None, size):
+                return Print(size, "")
             for start in range(0, size, _PIECE):
                 end = min(start + _PIECE, size)
-                digest.update(obstore.get_range(self.store, name, start=start, end=end))
+                piece = partial(obstore.get_range, self.store, name, start=start, end=end)
+                digest.update(self._patiently(piece))
         return Print(size, digest.hexdigest())
+
+    def received(self, name: str, wanted: Print) -> bool:
+        """Whether the store has proved that these bytes were put under this name by us."""
+        return self._proved.get(name) == wanted
+
+    def holds(self, name: str, wanted: Print) -> bool:
+        """Whether an object is there with these bytes."""
+        try:
+            if self.folder is not None:  # cheaper than reading what has another size
+                return self.size(name) == wanted.size and self.print_of(name) == wanted
+            return self.print_of(name, wanted.size) == wanted
+        except FileNotFoundError:
+            return False
 
     def ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
         """The bytes of an object between starts and ends, neighbouring ones in one request."""
         with self._explained("read", name):
-            found = obstore.get_ranges(self.store, name, starts=starts, ends=ends)
-            return [bytes(part) for part in found]
+            asked = partial(obstore.get_ranges, self.store, name, starts=starts, ends=ends)
+            return [bytes(part) for part in self._patiently(asked)]
 
     def list(self, prefix: str = "") -> Iterator[Found]:
         """All objects under a prefix, except what a killed put left behind."""
         with self._explained("list", prefix):
-            for page in obstore.list(self.store, prefix=prefix or None):
-                for meta in page:
-                    if not meta["path"].endswith(PARTIAL):
-                        yield Found(meta["path"], meta["size"], meta["last_modified"])
+            for meta in self._patiently(partial(self._list, prefix)):
+                if not meta["path"].endswith(PARTIAL):
+                    yield Found(meta["path"], meta["size"], meta["last_modified"])
+
+    def _list(self, prefix: str) -> "Sequence[ObjectMeta]":
+        found: Any = []
+        for page in obstore.list(self.store, prefix=prefix or None):
+            found += page
+            if len(found) > _MAX_LISTED:
+                message = f"{self.location}/{prefix} lists more than {_MAX_LISTED:,} names"
+                raise DataError(f"{message}: no cache has so many")
+        return cast("Sequence[ObjectMeta]", found)
+
+    def folders(self) -> Sequence[str]:
+        """The names one level down that others lie under."""
+        with self._explained("list", ""):
+            listed = self._patiently(partial(obstore.list_with_delimiter, self.store))
+            found = listed["common_prefixes"]
+        return [prefix.rstrip("/") for prefix in found]
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put an object durably if there is none of that name; whether it was put."""
+        """Put an object durably if there is none of that name; whether it was put.
+
+        In an object store, whose answer may be lost, the same bytes count as put.
+        """
         with self._explained("write", name):
+            if self.folder is None:
+                if proof := remote.create(self.store, name, data, self._received):
+                    self._proved[name] = Print(len(data), proof)
+                return proof is not None
             try:
-                if self.folder is None:
-                    obstore.put(self.store, name, data, mode="create", use_multipart=False)
-                else:
-                    self._put_durably(self.folder, name, data, overwrite=False)
+                self._put_durably(self.folder, name, data, overwrite=False)
             except AlreadyExistsError:
                 return False
         return True
@@ -190,7 +244,10 @@ class Objects:
         """Put an object durably, whatever stood there."""
         with self._explained("write", name):
             if self.folder is None:
-                obstore.put(self.store, name, data, use_multipart=False)
+                put = self._patiently(
+                    partial(obstore.put, self.store, name, data, use_multipart=False)
+                )
+                self._received.note(put["e_tag"], data)
             else:
                 self._put_durably(self.folder, name, data, overwrite=True)
 
@@ -202,24 +259,26 @@ class Objects:
         """
         with self._explained("write", name):
             if self.folder is None:
-                obstore.copy(self.store, source, name)
+                self._patiently(partial(obstore.copy, self.store, source, name))
                 return
-            partial, final = self.folder / _partial(name), self.folder / name
+            staged, final = self.folder / _partial(name), self.folder / name
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
-                partial.hardlink_to(self.folder / source)
-                partial.replace(final)
+                staged.hardlink_to(self.folder / source)
+                staged.replace(final)
             finally:
-                partial.unlink(missing_ok=True)  # still there where both were one file already
+                staged.unlink(missing_ok=True)  # still there where both were one file already
             self._fsync_names(self.folder, final.parent)
 
-    def delete(self, name: str) -> None:
-        """Remove an object; it is no error if there is none."""
-        with self._explained("remove", name):
-            try:
-                obstore.delete(self.store, name)
-            except FileNotFoundError:
+    def delete(self, *names: str) -> None:
+        """Remove objects; it is no error if there is none."""
+        with self._explained("remove", names[0]):
+            if self.folder is None:  # in one request
+                self._patiently(partial(obstore.delete, self.store, names))
                 return
+            for name in names:
+                with suppress(FileNotFoundError):
+                    obstore.delete(self.store, name)
 
     def sweep(self) -> None:
         """Remove what killed puts left behind on local disk, and nothing that may be under way."""
@@ -232,13 +291,13 @@ class Objects:
                     place.unlink(missing_ok=True)
 
     def _put_durably(self, folder: Path, name: str, data: bytes, *, overwrite: bool) -> None:
-        partial = _partial(name)
+        staged = _partial(name)
         try:
-            obstore.put(self.store, partial, data, use_multipart=False)
-            _fsync(folder / partial)
-            obstore.rename(self.store, partial, name, overwrite=overwrite)
+            obstore.put(self.store, staged, data, use_multipart=False)
+            _fsync(folder / staged)
+            obstore.rename(self.store, staged, name, overwrite=overwrite)
         except BaseException:
-            (folder / partial).unlink(missing_ok=True)
+            (folder / staged).unlink(missing_ok=True)
             raise
         self._fsync_names(folder, (folder / name).parent)
 

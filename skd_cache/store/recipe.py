@@ -2,9 +2,15 @@
 
 import hashlib
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from skd_cache.codec import Planned, from_settings
 from skd_cache.store.document import HEX64, Document, canonical_json
@@ -13,6 +19,9 @@ MAX_TEACHERS = 16
 
 PROBE_EVERY = 64
 """A view keeps a thumbnail of every position that this divides."""
+
+MAX_SHARDS = 100_000
+"""Of a view: names of commits have five digits."""
 
 MAX_CHUNK_BYTES = 256 * 1024 * 1024
 
@@ -66,6 +75,15 @@ class Recipe(Document):
     shard: int = Field(default=16384, ge=PROBE_EVERY, le=2**20)
     chunk: int = Field(default=1024, ge=1, le=2**20)
     views_per_decode: Literal[1] = 1
+    variant: int = Field(default=0, ge=0, le=9999)
+    """Tells caches apart that were created apart, see ``build --new``; left out where it is 0."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = dump(self)
+        if not self.variant:
+            del told["variant"]
+        return told
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -73,6 +91,8 @@ class Recipe(Document):
             raise ValueError(f"shard must be a multiple of chunk and of {PROBE_EVERY}")
         if self.chunk * self.dataset.classes * 4 > MAX_CHUNK_BYTES:
             raise ValueError("chunk times classes is larger than any reader should hold")
+        if self.shards > MAX_SHARDS:
+            raise ValueError(f"samples make more than {MAX_SHARDS:,} shards")
         return self
 
     @property
@@ -82,9 +102,10 @@ class Recipe(Document):
 
     @property
     def kin(self) -> str:
-        """The same for all caches that differ in decoder, precision and codec only, 16 hex."""
+        """The same for caches that differ in decoder, precision, codec, variant only, 16 hex."""
         rest = self.model_dump(mode="json")
         del rest["codec"], rest["pixels"]["decoder"], rest["precision"]
+        rest.pop("variant", None)
         return hashlib.sha256(canonical_json(rest)).hexdigest()[:16]
 
     @property

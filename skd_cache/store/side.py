@@ -59,19 +59,39 @@ def create(
     layout = Layout(recipe, {name: list(arrays[name].shape) for name in open_shapes})
     grids = layout.side()
     encoded = {name: _encode(grid, arrays[name]) for name, grid in grids.items()}
-    put_object(objects, RECIPE, recipe.canonical(), fault)
-    _put_provenance(objects, recipe, provenance, fault)
-    put_object(objects, _VIEW_METADATA, group_metadata(), fault)
     commit = SideCommit(
         cache=recipe.cache_id,
         shapes={name: list(shape) for name, shape in layout.shapes.items()},
         objects={name: ObjectPrint.of(fingerprint(data)) for name, data in encoded.items()},
     )
-    document = commit.canonical()
-    agreement = Agreement(objects, SIDE, lambda found: _targets(objects, recipe, found), fault)
-    # Metadata too: another fit may keep another number of components.
-    if agreement.propose(document, encoded | metadata_objects(grids)) != document:
+    counts = propose(objects, layout, commit, encoded, provenance, fault)
+    if counts != commit.canonical():
         _compare(objects, recipe, arrays)
+
+
+def propose(
+    objects: Objects,
+    layout: Layout,
+    commit: SideCommit,
+    encoded: Mapping[str, bytes],
+    provenance: Mapping[str, Any],
+    fault: Fault,
+) -> bytes:
+    """Let this lie beside the views, unless something does already; the commit that counts.
+
+    Of ``encoded``, the objects by array name, those on the stage may be left out.
+    """
+    put_object(objects, RECIPE, layout.recipe.canonical(), fault)
+    _put_provenance(objects, layout.recipe, provenance, fault)
+    put_object(objects, _VIEW_METADATA, group_metadata(), fault)
+    # Metadata too: another fit may keep another number of components.
+    data = {**encoded, **metadata_objects(layout.side())}
+    return agreement(objects, layout.recipe, fault).propose(commit.canonical(), data)
+
+
+def agreement(objects: Objects, recipe: Recipe, fault: Fault) -> Agreement:
+    """How those who create a cache come to one commit."""
+    return Agreement(objects, SIDE, lambda found: _targets(objects, recipe, found), fault)
 
 
 def _put_provenance(

@@ -53,7 +53,8 @@ class Desk:
     def environment(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SKD_CACHE")}
         # Networks this small only wait for each other's threads.
-        return {**clean, "SKD_CACHE_HOME": str(self.home), "OMP_NUM_THREADS": "1", **self.extra}
+        told = {"SKD_CACHE_HOME": str(self.home), "SKD_CACHE_REGISTRY": "none"}
+        return {**clean, **told, "OMP_NUM_THREADS": "1", **self.extra}
 
     def run(self, *arguments: object, prelude: str = "") -> Finished:
         """The real command in a process of its own, after the Python of ``prelude``."""

@@ -29,7 +29,7 @@ class Dead(BaseException):
 class Memory:
     """Objects in memory; ``turn`` is called before each operation, as whoever performs it."""
 
-    location = "memory"
+    location, folder = "memory", None
 
     def __init__(self):
         self.data, self.written, self.clock, self.turn = {}, {}, 0.0, lambda: None
@@ -45,6 +45,13 @@ class Memory:
     def print_of(self, name):
         self.turn()
         return fingerprint(self._there(name))
+
+    def holds(self, name, wanted):
+        self.turn()
+        return name in self.data and fingerprint(self.data[name]) == wanted
+
+    def received(self, *_):
+        return False
 
     def list(self, prefix=""):
         self.turn()
@@ -69,9 +76,10 @@ class Memory:
         self.turn()
         self._put(name, self._there(source))
 
-    def delete(self, name):
-        self.turn()
-        self.data.pop(name, None)
+    def delete(self, *names):
+        for name in names:
+            self.turn()
+            self.data.pop(name, None)
 
     def _put(self, name, data):
         self.data[name], self.written[name] = data, self.clock
