@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
-from skd_cache.errors import DataError, InputError, SkdCacheError
+from skd_cache.errors import DataError, InputError, SkdCacheError, UnreachableError
+from skd_cache.store.connect import connect
 from skd_cache.store.process import is_alive
 
 if TYPE_CHECKING:
@@ -84,11 +85,7 @@ class Objects:
             self.store = store
             return
         if "://" in self.location and not self.location.startswith("file://"):
-            try:
-                self.store = from_url(self.location)
-            except (BaseError, OSError, ValueError) as error:
-                reason = str(error).split("\n", 1)[0]
-                raise InputError(f"cannot use {self.location}: {reason}") from error
+            self.store = connect(self.location)
             return
         self.folder = Path(self.location.removeprefix("file://")).expanduser().absolute()
         try:
@@ -122,7 +119,8 @@ class Objects:
                 raise SkdCacheError(message) from error
             if isinstance(error, PermissionDeniedError) or _READ_ONLY.search(str(error)):
                 raise InputError(f"not allowed to {verb} {place}: {reason}") from error
-            raise SkdCacheError(f"could not {verb} {place}: {reason}") from error
+            kind = SkdCacheError if self.folder is not None else UnreachableError
+            raise kind(f"could not {verb} {place}: {reason}") from error
 
     def get(self, name: str, limit: int) -> bytes:
         """An object's bytes, at most ``limit`` of them.
@@ -159,6 +157,16 @@ class Objects:
                 end = min(start + _PIECE, size)
                 digest.update(obstore.get_range(self.store, name, start=start, end=end))
         return Print(size, digest.hexdigest())
+
+    def pieces(self, name: str, size: int) -> Iterator[bytes]:
+        """The first ``size`` bytes of an object, piece by piece, each asked for on its own.
+
+        Raises:
+            FileNotFoundError: if there is no such object.
+        """
+        for start in range(0, size, _PIECE):
+            (piece,) = self.ranges(name, [start], [min(start + _PIECE, size)])
+            yield piece
 
     def ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
         """The bytes of an object between starts and ends, neighbouring ones in one request."""
