@@ -22,10 +22,12 @@ MAY_IMPORT = {
     "codec": {"batch"},
     "store": {"seed", "batch", "codec"},
     "exchange": {"seed", "batch", "codec", "store"},
+    "share": {"seed", "batch", "codec", "store"},
     "losses": {"batch"},
     "build": {"seed", "batch", "dataset", "replay", "pixels", "teacher", "codec", "store"},
     "distill": {
         *("seed", "batch", "dataset", "replay", "pixels", "models", "codec", "store", "losses"),
+        "share",
     },
 }
 

@@ -55,6 +55,14 @@ precision = click.option(
 )
 
 
+shard_cache_size = click.option(
+    "--shard-cache-size",
+    metavar="SIZE",
+    help="What shards of remote caches may take in $SKD_CACHE_HOME/shards, such as 500MB or 50GB. "
+    "[default: SKD_CACHE_SHARD_CACHE_SIZE, then 20GB]",
+)
+
+
 class Views(click.ParamType[range]):
     """``N`` for the first N views, ``A:B`` for views A to B-1."""
 

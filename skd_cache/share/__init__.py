@@ -1,0 +1,1 @@
+"""Caches that several machines use: read in place, kept small, thrown away."""
