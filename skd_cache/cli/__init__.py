@@ -22,6 +22,8 @@ _COMMANDS = {
     "ls": "List the caches on this machine.",
     "info": "Show what a cache holds.",
     "verify": "Check a cache's objects against their commits.",
+    "rm": "Remove a cache, or views of it.",
+    "gc": "Remove what nobody needs any more.",
     "doctor": "Check this machine: versions, DALI, GPUs, folders.",
     "export": "Write a cache into one HDF5 file for others.",
     "import": "Make a cache of an exported file.",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from skd_cache.cli.process import keep_memory
+from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.world import World
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -61,6 +62,26 @@ shard_cache_size = click.option(
     help="What shards of remote caches may take in $SKD_CACHE_HOME/shards, such as 500MB or 50GB. "
     "[default: SKD_CACHE_SHARD_CACHE_SIZE, then 20GB]",
 )
+
+
+yes = click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask whether to do what is named, unless that was said already.
+
+    Raises:
+        InputError: nobody answers.
+        SkdCacheError: the answer is no.
+    """
+    if yes:
+        return
+    try:
+        agreed = click.confirm(f"{what}?", err=True)
+    except click.Abort:
+        raise InputError("nothing was removed: give --yes where nobody can answer") from None
+    if not agreed:
+        raise SkdCacheError("nothing was removed")
 
 
 class Views(click.ParamType[range]):

@@ -182,6 +182,12 @@ class Objects:
                     if not meta["path"].endswith(PARTIAL):
                         yield Found(meta["path"], meta["size"], meta["last_modified"])
 
+    def folders(self) -> Sequence[str]:
+        """The names one level down that others lie under."""
+        with self._explained("list", ""):
+            found = obstore.list_with_delimiter(self.store)["common_prefixes"]
+        return [prefix.rstrip("/") for prefix in found]
+
     def create(self, name: str, data: bytes) -> bool:
         """Put an object durably if there is none of that name; whether it was put."""
         with self._explained("write", name):
@@ -231,13 +237,19 @@ class Objects:
 
     def sweep(self) -> None:
         """Remove what killed puts left behind on local disk, and nothing that may be under way."""
+        for place, _ in self.partials():
+            place.unlink(missing_ok=True)
+
+    def partials(self) -> Iterator[tuple[Path, int]]:
+        """What killed puts left behind on local disk, with its size."""
         if self.folder is None:
             return
         for folder, _, names in os.walk(self.folder):  # unlike rglob, it bears removals
             for name in names:
                 place = Path(folder, name)
                 if (match := _STAGED.search(name)) and _is_stale(place, match):
-                    place.unlink(missing_ok=True)
+                    with suppress(FileNotFoundError):
+                        yield place, place.stat().st_size
 
     def _put_durably(self, folder: Path, name: str, data: bytes, *, overwrite: bool) -> None:
         partial = _partial(name)
