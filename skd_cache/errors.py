@@ -15,6 +15,10 @@ class PeerLostError(SkdCacheError):
     """Another process of the same run ended, and this one cannot go on without it."""
 
 
+class UnreachableError(SkdCacheError):
+    """Data of another place could not be had: it does not answer, or there is no room for them."""
+
+
 class InputError(SkdCacheError):
     """What was asked for cannot be done: a wrong name, path, option or file."""
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "build": {"seed", "batch", "dataset", "replay", "pixels", "teacher", "codec", "store"},
     "distill": {
         *("seed", "batch", "dataset", "replay", "pixels", "models", "codec", "store", "losses"),
+        "share",
     },
 }
 

@@ -25,6 +25,8 @@ _COMMANDS = {
     "push": "Copy a cache to the team's registry.",
     "pull": "Copy a cache from the team's registry.",
     "config": "Show and change what is set for good.",
+    "rm": "Remove a cache, or views of it.",
+    "gc": "Remove what nobody needs any more.",
     "doctor": "Check this machine: versions, DALI, GPUs, folders.",
     "export": "Write a cache into one HDF5 file for others.",
     "import": "Make a cache of an exported file.",

@@ -19,6 +19,7 @@ from skd_cache.distill.settings import Settings, settings_for
 from skd_cache.errors import InputError
 from skd_cache.home import cache_home
 from skd_cache.losses import combine, parse
+from skd_cache.share.place import open_in_place, shard_cache_bytes
 from skd_cache.store import Cache, find_cache, list_caches, open_cache
 from skd_cache.world import World
 
@@ -42,8 +43,10 @@ from skd_cache.world import World
 @click.option(
     "--cache",
     metavar="ID|PATH|URL",
-    help="Where the logits lie. [default: the most recent local cache of the dataset]",
+    help="Where the logits lie; at a URL they are read in place. "
+    "[default: the most recent local cache of the dataset]",
 )
+@options.shard_cache_size
 @options.dataset_name(required=False)
 @options.data
 @click.option("--views", type=options.Views(), help="Views to go through. [default: all built]")
@@ -99,6 +102,7 @@ from skd_cache.world import World
 )
 def command(
     cache: str | None,
+    shard_cache_size: str | None,
     dataset: str | None,
     data: Path | None,
     out: Path | None,
@@ -120,6 +124,7 @@ def command(
       skd-cache distill --loss spherical
       skd-cache distill --loss dist:beta=2,gamma=2 --dataset imagenet --data /data/imagenet
       skd-cache distill --loss kd:temperature=4 --loss dist --cache 3f9a --student resnet8x4
+      skd-cache distill --loss dist --cache s3://team/caches/3f9a0c1d2e4b5a69 --data /data/imagenet
       torchrun --nproc-per-node 8 -m skd_cache distill --loss spherical --data /data/imagenet
     """
     losses, name = chosen["losses"], dataset
@@ -128,7 +133,8 @@ def command(
     # A wrong loss is told before a dataset of a million files is opened.
     needs_teacher = combine([parse(text) for text in losses]).needs_teacher
     opened = None if name is None else open_dataset(name, data)
-    found = _cache(cache, opened, needed=needs_teacher or online)
+    limit = shard_cache_bytes(shard_cache_size)
+    found = _cache(cache, opened, limit, needed=needs_teacher or online)
     if opened is None:
         opened = _dataset_of(found, data)
     settings = settings_for(
@@ -148,11 +154,11 @@ def command(
     _report(result)
 
 
-def _cache(text: str | None, dataset: Dataset | None, *, needed: bool) -> Cache | None:
+def _cache(text: str | None, dataset: Dataset | None, limit: int, *, needed: bool) -> Cache | None:
     """The cache that is asked for, or the most recent one that fits, if one is needed."""
     home = cache_home()
     if text is not None:
-        return open_cache(find_cache(text, home))
+        return open_in_place(find_cache(text, home), home, limit=limit, say=_say)
     if not needed:
         return None
     for path in list_caches(home):

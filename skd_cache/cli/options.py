@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from skd_cache.cli.process import keep_memory
-from skd_cache.errors import InputError
+from skd_cache.errors import InputError, SkdCacheError
 from skd_cache.world import World
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -62,6 +62,34 @@ registry = click.option(
     help="Where the team's caches are: s3://, gs://, az://, file:// or a folder; none for none. "
     "[default: SKD_CACHE_REGISTRY, then `skd-cache config get registry`]",
 )
+
+
+shard_cache_size = click.option(
+    "--shard-cache-size",
+    metavar="SIZE",
+    help="What shards of remote caches may take in $SKD_CACHE_HOME/shards, such as 500MB or 50GB. "
+    "[default: SKD_CACHE_SHARD_CACHE_SIZE, then 20GB]",
+)
+
+
+yes = click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask whether to do what is named, unless that was said already.
+
+    Raises:
+        InputError: nobody answers.
+        SkdCacheError: the answer is no.
+    """
+    if yes:
+        return
+    try:
+        agreed = click.confirm(f"{what}?", err=True)
+    except click.Abort:
+        raise InputError("nothing was removed: give --yes where nobody can answer") from None
+    if not agreed:
+        raise SkdCacheError("nothing was removed")
 
 
 class Views(click.ParamType[range]):

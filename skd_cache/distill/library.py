@@ -1,5 +1,6 @@
 """A cache as a library reads it: images, labels and what the teacher said, epoch by epoch."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from skd_cache.errors import InputError
 from skd_cache.home import cache_home
 from skd_cache.pixels import normalise
 from skd_cache.replay import Policy, Views
-from skd_cache.store import Cache, find_cache, open_cache
+from skd_cache.share.place import open_in_place, shard_cache_bytes
+from skd_cache.store import Cache, find_cache
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,21 @@ class OpenCache:
             yield seen, here.labels, cast(LogitBatch, here.teacher)
 
 
-def open_for_streaming(location: str | Path) -> OpenCache:
+def open_for_streaming(location: str | Path, shard_cache_size: str | None = None) -> OpenCache:
     """Open a cache by folder, URL, id or the unique beginning of one.
+
+    Shards of a remote cache are fetched ahead of need and kept in ``$SKD_CACHE_HOME/shards``, of
+    which there are never more than ``shard_cache_size`` (such as ``"50GB"``; 20 GB by default).
 
     Raises:
         InputError: if there is no such cache.
         DataError: if it is damaged.
+        UnreachableError: if it does not answer, and nothing was kept of it.
     """
-    return OpenCache(open_cache(find_cache(str(location), cache_home())))
+    home = cache_home()
+    limit = shard_cache_bytes(shard_cache_size)
+    found = find_cache(str(location), home)
+    return OpenCache(open_in_place(found, home, limit=limit, say=warnings.warn))
 
 
 def _open_images(images: str | Path, cache: Cache) -> ImageSet:

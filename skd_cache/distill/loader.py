@@ -129,8 +129,10 @@ class Loader:
         """Images so far that DALI refused and PIL decoded."""
         return self._backend.fallbacks
 
-    def epoch(self, view: int, first_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, view: int, first_batch: int = 0, then: int | None = None) -> Iterator[Batch]:
         """The batches of a view from ``first_batch`` on; nothing before it is read.
+
+        ``then`` is the next epoch's view, which a cache that is read from afar may fetch already.
 
         A rank that has no part in a short last batch gets one without images.
 
@@ -151,7 +153,7 @@ class Loader:
             if self._cache is None:
                 yield from batches
                 return
-            stored = self._cache.stream(view, wholes[0][0], count, self._batch_size)
+            stored = self._cache.stream(view, wholes[0][0], count, self._batch_size, then=then)
             rows = enter(self._timed(_for_logits, stored))
             probed = filter(len, (probe_positions(*part) for part in ours))
             probes = None

@@ -77,6 +77,7 @@ def distill(
         InputError: something asked for cannot be done; nothing was written.
         DataError: pixels are not those the teacher saw, or the cache is damaged.
         StoppedError: SIGTERM or Ctrl-C came; the run's state is on disk.
+        UnreachableError: a remote cache does not answer any more; the run's state is on disk.
         PeerLostError: another process of the run ended.
         SkdCacheError: the loss is no longer a number, or the disk failed.
     """

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from skd_cache.distill.checkpoint import Progress, load_checkpoint, save_checkpoint
 from skd_cache.distill.evaluate import Validation
 from skd_cache.distill.learner import Learner
-from skd_cache.distill.loader import Loader
+from skd_cache.distill.loader import Batch, Loader
 from skd_cache.distill.metrics import Metrics
 from skd_cache.distill.pace import Pace
 from skd_cache.distill.randomness import named_by_rank, random_state, restore_random
@@ -22,7 +22,7 @@ from skd_cache.distill.settings import Settings
 from skd_cache.distill.stopping import StopRequest
 from skd_cache.distill.student import Portrait, save_student
 from skd_cache.distill.together import Team
-from skd_cache.errors import SkdCacheError
+from skd_cache.errors import SkdCacheError, UnreachableError
 from skd_cache.progress import Bar, track
 
 Say = Callable[[str], None]
@@ -82,6 +82,7 @@ class Trainer:
 
         Raises:
             StoppedError: SIGTERM or Ctrl-C came; the state is on disk.
+            UnreachableError: a remote cache does not answer any more; the state is on disk.
             SkdCacheError: the loss is no longer a number, or the disk failed.
         """
         settings = self._settings
@@ -112,9 +113,11 @@ class Trainer:
         self._learner.enter(epoch)
         loader = self._loader_at(size_at(settings.sizes, epoch))
         view = self._views[epoch % len(self._views)]
+        last = epoch + 1 == settings.epochs
+        then = None if last else self._views[(epoch + 1) % len(self._views)]
         self._epoch_pace = Pace()
         waits, began, images = loader.waits, time.perf_counter(), 0
-        for batch in loader.epoch(view, self._progress.step - first):
+        for batch in self._had(loader.epoch(view, self._progress.step - first, then), epoch):
             loss = self._learner.step(batch.to(self._device), self._progress.step)
             images += batch.whole
             self._loss_sum += loss * len(batch)
@@ -130,6 +133,23 @@ class Trainer:
         pace = replace(self._epoch_pace, seconds=time.perf_counter() - began)
         self._epoch_pace = pace.over(self._team)
         self.pace += self._epoch_pace
+
+    def _had(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+        """The batches; if one cannot be had, the run is saved as it is.
+
+        Not one of several processes: saving takes all of them, and the others have their batches.
+        """
+        try:
+            yield from batches
+        except UnreachableError as error:
+            if self._team.size > 1:
+                raise
+            self._save()
+            raise UnreachableError(
+                f"{error}; the run stopped in epoch {epoch + 1} after step "
+                f"{self._progress.step:,}, all of it saved in {self._folder.path}: the same "
+                "command goes on from there"
+            ) from error
 
     def _after_step(self, epoch: int, loss: torch.Tensor, ours: int, whole: int) -> None:
         """Note, keep or stop, as the step has it: ``ours`` of its ``whole`` images had a loss."""

@@ -120,9 +120,13 @@ class Agreement:
             self._cleared(committed)
 
     def withdraw(self, names: Iterable[str]) -> None:
-        """Remove a commit with the objects of these names; only while nobody builds."""
+        """Remove a commit with the objects of these names; only while nobody builds.
+
+        The commit goes before its objects: cut short, this leaves objects that no commit speaks of,
+        never a commit that speaks of objects that are gone.
+        """
         self._cleared(b"")
-        for name in (*names, self._commit):
+        for name in (self._commit, *names):
             self._do(name, partial(self._objects.delete, name))
 
     @property

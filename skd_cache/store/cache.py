@@ -21,19 +21,32 @@ from skd_cache.store.ledger import Ledger
 from skd_cache.store.objects import Objects
 from skd_cache.store.reader import READ_AHEAD_CHUNKS, Reader, Rows
 from skd_cache.store.recipe import Recipe
+from skd_cache.store.source import Source, Stored
 
 
 class Cache:
     """One cache: the logits of one teacher over one dataset, a view after another."""
 
-    def __init__(self, location: str | Path | Objects, *, fault: Fault | None = None) -> None:
-        """Open the cache at a location; ``fault`` is called around every put (for tests).
+    def __init__(
+        self,
+        location: str | Path | Objects,
+        *,
+        fault: Fault | None = None,
+        source: Source | None = None,
+    ) -> None:
+        """Open the cache at a location.
+
+        Args:
+            location: its own folder or URL.
+            fault: called around every put (for tests).
+            source: where shards are read from, if not at the location.
 
         Raises:
             InputError: if there is no completely created cache.
             DataError: if its recipe, metadata or commits are damaged.
         """
         self._objects = location if isinstance(location, Objects) else Objects(location)
+        self._source = source or Stored(self._objects)
         self._fault = fault or writer.fault_from_environment()
         self.recipe: Recipe = side.read_recipe(self._objects)
         self._side, self._layout = side.read_commit(self._objects, self.recipe)
@@ -206,17 +219,24 @@ class Cache:
         return self._reader.read(view, start, stop)
 
     def stream(
-        self, view: int, start: int, stop: int, batch_size: int, ahead: int = READ_AHEAD_CHUNKS
+        self,
+        view: int,
+        start: int,
+        stop: int,
+        batch_size: int,
+        ahead: int = READ_AHEAD_CHUNKS,
+        then: int | None = None,
     ) -> Iterator[Rows]:
         """Batches of ``batch_size`` consecutive rows over ``[start, stop)``, the last maybe short.
 
-        A thread reads ``ahead`` chunks before they are asked for; no chunk is decoded twice.
+        A thread reads ``ahead`` chunks before they are asked for; no chunk is decoded twice. What
+        is read from afar is fetched shards ahead, into the view ``then`` if that comes next.
 
         Raises:
             InputError: if the view is not there.
             DataError: if the data are damaged, naming view and sample.
         """
-        return self._reader.stream(view, start, stop, batch_size, ahead)
+        return self._reader.stream(view, start, stop, batch_size, ahead, then)
 
     def lookup(self, view: int, samples: NDArray[np.int64]) -> LogitBatch:
         """What the teacher said about these samples ``[B]`` in a view, in their order.
@@ -240,6 +260,12 @@ class Cache:
             InputError: if the view is not complete.
         """
         return self._ledger.digest(view)
+
+    @property
+    def largest_unit(self) -> int:
+        """Bytes of the largest unit that is there."""
+        sizes = (sum(o.size for o in commit.objects.values()) for commit in self.commits.values())
+        return max(sizes, default=0)
 
     @property
     def data_bytes(self) -> int:
@@ -280,7 +306,9 @@ class Cache:
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader(self._objects, self._layout, self.codec, self.commits, self.statistics)
+        return Reader(
+            self._objects, self._source, self._layout, self.codec, self.commits, self.statistics
+        )
 
     def _forget_sums(self) -> None:
         self.__dict__.pop("statistics", None)

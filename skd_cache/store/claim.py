@@ -194,6 +194,28 @@ class Claims:
             if builder is None or builder.is_over(self._silent(found), self._lease):
                 self._objects.delete(found.name)
 
+    def present(self) -> list[Builder]:
+        """Builders that may still be at something: heard of within a lease, or processes here.
+
+        A process of this machine that sleeps loses its claims after a lease, not its work.
+        """
+        found = []
+        for token, seen in self._seen().items():
+            builder = self._builder(token)
+            if builder is None or token == self.token:
+                continue
+            here = builder.host == socket.gethostname()
+            if not builder.is_over(0.0 if here else self._silent(seen), self._lease):
+                found.append(builder)
+        return found
+
+    def last_sign(self, what: str) -> datetime | None:
+        """When a builder that is over and claimed this was last heard of, if that is known."""
+        seen = self._seen()
+        claims = [self._claim(name) for name in self._generations(what).values()]
+        signs = [seen[claim.builder] for claim in claims if claim and claim.builder in seen]
+        return max((found.modified for found in signs), default=None)
+
     def _keep_beating(self) -> None:
         while not self._stop.wait(self._lease / HEARTBEATS_PER_LEASE):
             with suppress(SkdCacheError):  # a missed beat is no reason to stop computing

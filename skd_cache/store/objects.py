@@ -23,7 +23,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import LocalStore
 
-from skd_cache.errors import DataError, InputError, SkdCacheError
+from skd_cache.errors import DataError, InputError, SkdCacheError, UnreachableError
 from skd_cache.store import remote
 from skd_cache.store.connect import connect
 from skd_cache.store.process import is_alive
@@ -129,7 +129,8 @@ class Objects:
                 raise SkdCacheError(message) from error
             if isinstance(error, PermissionDeniedError) or _READ_ONLY.search(str(error)):
                 raise InputError(f"not allowed to {verb} {place}: {reason}") from error
-            raise SkdCacheError(f"could not {verb} {place}: {reason}") from error
+            kind = SkdCacheError if self.folder is not None else UnreachableError
+            raise kind(f"could not {verb} {place}: {reason}") from error
 
     def get(self, name: str, limit: int) -> bytes:
         """An object's bytes, at most ``limit`` of them.
@@ -194,6 +195,16 @@ class Objects:
             return self.print_of(name, wanted.size) == wanted
         except FileNotFoundError:
             return False
+
+    def pieces(self, name: str, size: int) -> Iterator[bytes]:
+        """The first ``size`` bytes of an object, piece by piece, each asked for on its own.
+
+        Raises:
+            FileNotFoundError: if there is no such object.
+        """
+        for start in range(0, size, _PIECE):
+            (piece,) = self.ranges(name, [start], [min(start + _PIECE, size)])
+            yield piece
 
     def ranges(self, name: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
         """The bytes of an object between starts and ends, neighbouring ones in one request."""
@@ -282,13 +293,19 @@ class Objects:
 
     def sweep(self) -> None:
         """Remove what killed puts left behind on local disk, and nothing that may be under way."""
+        for place, _ in self.partials():
+            place.unlink(missing_ok=True)
+
+    def partials(self) -> Iterator[tuple[Path, int]]:
+        """What killed puts left behind on local disk, with its size."""
         if self.folder is None:
             return
         for folder, _, names in os.walk(self.folder):  # unlike rglob, it bears removals
             for name in names:
                 place = Path(folder, name)
                 if (match := _STAGED.search(name)) and _is_stale(place, match):
-                    place.unlink(missing_ok=True)
+                    with suppress(FileNotFoundError):
+                        yield place, place.stat().st_size
 
     def _put_durably(self, folder: Path, name: str, data: bytes, *, overwrite: bool) -> None:
         staged = _partial(name)

@@ -1,9 +1,8 @@
 """Reads committed shards of a cache: each checked before its first use, a chunk decoded once."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -17,18 +16,16 @@ from skd_cache.codec import Codec
 from skd_cache.errors import DataError, InputError
 from skd_cache.seed import positions_of, samples_at
 from skd_cache.store.ahead import map_ahead
-from skd_cache.store.checked import checked_object
 from skd_cache.store.commit import Commit
 from skd_cache.store.layout import NORM, PROBE, THUMBNAIL, Layout, Unit
 from skd_cache.store.objects import Objects
 from skd_cache.store.recipe import PROBE_EVERY, Recipe
 from skd_cache.store.shard import StoredShard
+from skd_cache.store.source import Source, Wanted
 
 READ_AHEAD_CHUNKS = 3
 READ_THREADS = 2
 LOOKUP_CACHE_BYTES = 256 * 1024 * 1024
-WHOLE_BYTES = 16 * 1024 * 1024
-"""Objects up to this size are read at once and kept while they are read from."""
 KEPT_SHARDS = 2
 KEPT_MARGINS = 32
 """Shards whose norms and probes stay in memory, about 100 kB each."""
@@ -84,6 +81,7 @@ class Reader:
     """Committed rows of one cache, by position or by sample."""
 
     objects: Objects
+    source: Source
     layout: Layout
     codec: Codec
     commits: Mapping[Unit, Commit]
@@ -109,10 +107,24 @@ class Reader:
         return self._rows(view, chunks)
 
     def stream(
-        self, view: int, start: int, stop: int, batch_size: int, ahead: int = READ_AHEAD_CHUNKS
+        self,
+        view: int,
+        start: int,
+        stop: int,
+        batch_size: int,
+        ahead: int = READ_AHEAD_CHUNKS,
+        then: int | None = None,
     ) -> Iterator[Rows]:
-        """Batches of consecutive rows over ``[start, stop)``, read ahead in a thread."""
+        """Batches of consecutive rows over ``[start, stop)``, read ahead in a thread.
+
+        The view ``then`` comes next, from its front.
+        """
         self._within(start, stop)
+        size, shards = self.recipe.shard, self.recipe.shards
+        units = [Unit(view, shard) for shard in range(start // size, -(-stop // size))]
+        if then is not None:
+            units += [Unit(then, shard) for shard in range(shards)]
+        self.source.expect([self._wanted(unit) for unit in units if unit in self.commits])
         waiting: list[_Chunk] = []
         have = 0
 
@@ -200,6 +212,8 @@ class Reader:
 
     def _margin(self, unit: Unit) -> tuple[Tensor, Tensor, int]:
         """Norms and probes of a checked shard, and its first position: small, read whole, kept."""
+        if unit in self.commits and unit not in self._margins:
+            self._ready(unit)
         with self._lock:
             if kept := self._margins.get(unit):
                 return kept
@@ -245,6 +259,8 @@ class Reader:
             InputError: if the unit is not committed.
             DataError: if an object is missing, or differs in size or sha256.
         """
+        if unit in self.commits and unit not in self._shards:
+            self._ready(unit)
         with self._lock:
             if unit not in self._shards:
                 self._shards[unit] = self._open(unit)
@@ -259,14 +275,13 @@ class Reader:
                 f"{self.objects.location} does not hold view {unit.view}, shard {unit.shard}: "
                 "build that view first"
             )
-        shards = {}
+        known, shards = unit in self._checked, {}
         for name, grid in self.layout.view(unit.view).items():
-            wanted, place = commit.objects[name].print, grid.object(unit.shard)
-            known = unit in self._checked
-            whole, problem = checked_object(self.objects, place, wanted, known, WHOLE_BYTES)
-            if problem:
-                raise DataError(f"{self._name(unit)}: {problem}")
-            fetch = partial(self.objects.ranges, place) if whole is None else partial(_cut, whole)
+            wanted = commit.objects[name].print
+            try:
+                fetch = self.source.open(grid.object(unit.shard), wanted, known=known)
+            except DataError as error:
+                raise DataError(f"{self._name(unit)}: {error}") from error
             try:
                 shards[name] = StoredShard.open(grid, wanted.size, fetch)
             except ValueError as error:
@@ -274,6 +289,19 @@ class Reader:
                 raise DataError(message) from error
         self._checked.add(unit)
         return shards
+
+    def _ready(self, unit: Unit) -> None:
+        """Wait for a unit, others being readable meanwhile."""
+        try:
+            self.source.ready(self._wanted(unit))
+        except DataError as error:
+            raise DataError(f"{self._name(unit)}: {error}") from error
+
+    def _wanted(self, unit: Unit) -> Wanted:
+        """The objects of a committed unit."""
+        told = self.commits[unit].objects
+        grids = self.layout.view(unit.view)
+        return {grid.object(unit.shard): told[name].print for name, grid in grids.items()}
 
     def _name(self, unit: Unit) -> str:
         start = unit.shard * self.recipe.shard
@@ -320,8 +348,3 @@ def _join(parts: list[Tensor], axis: int) -> Tensor:
     if len(parts) == 1:
         return parts[0]
     return torch.cat(parts) if axis == 0 else torch.cat([part.T for part in parts], dim=1).T
-
-
-def _cut(whole: bytes, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
-    view = memoryview(whole)
-    return [view[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -12,7 +12,7 @@ from numcodecs import zstd
 from pcodec import ChunkConfig, standalone
 
 from skd_cache.errors import DataError
-from skd_cache.store import open_cache, reader
+from skd_cache.store import open_cache, reader, source
 from tests.store.small_cache import create, fill, make_recipe
 
 CODECS = ["float32", "float16", "int8", "topk:3", "klt", "klt:step=1,refine=20/4"]
@@ -41,7 +41,7 @@ def caches(tmp_path_factory):
 @pytest.mark.parametrize("whole", [0, 2**24])
 @pytest.mark.parametrize("text", CODECS)
 def test_every_array_reads_as_zarr_reads_it(caches, text, whole, monkeypatch):
-    monkeypatch.setattr(reader, "WHOLE_BYTES", whole)
+    monkeypatch.setattr(source, "WHOLE_BYTES", whole)
     cache = open_cache(caches[text].location)
     plain = zarr.open_group(f"{cache.location}/logits.zarr", mode="r")["view/00000"]
     rows = cache.read(0, 0, 300)
