@@ -13,6 +13,12 @@ from skd_cache import losses
 from skd_cache.batch import LogitBatch, Statistics, judge
 from skd_cache.errors import InputError
 
+# A teacher's last layer, for the loss that looks at it.
+WEIGHTS = {
+    classes: torch.randn(classes, 7, generator=torch.Generator().manual_seed(classes))
+    for classes in (2, 3, 5, 10, 100, 1000)
+}
+
 # Every loss as a plain tensor may be its teacher.
 TEXTS = [
     "ce",
@@ -24,8 +30,41 @@ TEXTS = [
     "spherical:scale=sample",
     "dist",
     "dist:tau=4,beta=1,gamma=3",
+    "dkd",
+    "dkd:temperature=1,alpha=2,beta=0.5",
+    "logit-std",
+    "logit-std:temperature=3,alpha=0.5,weight=2",
+    "logit-std:base=dkd",
+    "nkd",
+    "nkd:temperature=3,gamma=3.5",
+    "ttm",
+    "ttm:temperature=0.7,beta=2",
+    "wttm",
+    "wttm:temperature=4,beta=0.5",
+    "soft-ce",
+    "soft-ce:k=1",
+    "soft-ce:k=3,tail=renormalised",
+    "ls:smoothing=0.2",
+    "kd-pt",
+    "kd-pt:temperature=3,alpha=0.4",
+    "kd-sim:tau=0.3",
+    "kd-sim:tau=2,temperature=2,alpha=0.4",
+    "kd-topk",
+    "kd-topk:k=1,temperature=2,alpha=0.4",
 ]
-TEACHER_TEXTS = [text for text in TEXTS if not text.startswith("ce")]
+CACHED_TEXTS = [*TEXTS, "spherical", "ls", "kd-sim"]  # those that look at a cache's statistics, too
+WITH_TRUE_CLASS = ("dkd", "logit-std:base=dkd", "nkd", "kd-pt", "kd-sim")
+TEACHER_TEXTS = [text for text in TEXTS if not text.startswith(("ce", "ls"))]
+SOFT_TEXTS = [text for text in TEXTS if not text.startswith(WITH_TRUE_CLASS)]
+MATCHING = [  # whose minimum is the teacher itself
+    text for text in TEXTS if text.startswith(("kd:", "spherical", "dist", "dkd", "logit-std"))
+]
+
+
+def build(text, classes=10):
+    loss = losses.parse(text)
+    losses.give_class_weight(loss, WEIGHTS[classes])
+    return loss
 
 
 class AsTheyAre:
@@ -181,28 +220,28 @@ def test_spherical_mean_refuses_statistics_of_nothing():
 @pytest.mark.parametrize("text", TEACHER_TEXTS)
 def test_a_stored_teacher_and_its_logits_give_the_same(text):
     z, t, y = draw(7, dtype=torch.float32)
-    torch.testing.assert_close(losses.parse(text)(z, stored(t), y), losses.parse(text)(z, t, y))
+    torch.testing.assert_close(build(text)(z, stored(t), y), build(text)(z, t, y))
 
 
 @pytest.mark.parametrize("text", TEACHER_TEXTS)
 def test_a_loss_that_needs_a_teacher_says_so(text):
     z, _, y = draw()
     with pytest.raises(InputError, match="teacher"):
-        losses.parse(text)(z, None, y)
+        build(text)(z, None, y)
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_gradcheck(text):
     z, t, y = draw(8, batch=4, classes=5)
-    loss = losses.parse(text)
+    loss = build(text, 5)
     assert torch.autograd.gradcheck(lambda x: loss(x, t, y), z.requires_grad_())
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_float32_gradient_is_that_of_float64(text):
     z, t, y = draw(9, batch=32, classes=100)
-    _, exact = gradient(losses.parse(text), z, t, y)
-    _, ours = gradient(losses.parse(text), z.float(), t.float(), y)
+    _, exact = gradient(build(text, 100), z, t, y)
+    _, ours = gradient(build(text, 100), z.float(), t.float(), y)
     assert torch.linalg.norm(ours - exact) <= 1e-6 * torch.linalg.norm(exact)
 
 
@@ -210,7 +249,7 @@ def test_float32_gradient_is_that_of_float64(text):
 def test_no_gradient_reaches_the_teacher(text):
     z, t, y = draw()
     t.requires_grad_()
-    losses.parse(text)(z.requires_grad_(), t, y).backward()
+    build(text)(z.requires_grad_(), t, y).backward()
     assert t.grad is None
 
 
@@ -218,24 +257,24 @@ def test_no_gradient_reaches_the_teacher(text):
 @pytest.mark.parametrize("text", TEXTS)
 def test_arithmetic_is_float32_under_autocast_and_for_half_inputs(text, dtype):
     z, t, y = draw(10, dtype=dtype)
-    loss = losses.parse(text)
+    loss = build(text)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = loss(z, t, y)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, loss(z.float(), t.float(), y), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", SOFT_TEXTS)
 def test_soft_labels_of_one_class_are_hard_labels(text):
     z, t, y = draw(11)
-    hard = losses.parse(text)(z, t, y)
-    torch.testing.assert_close(losses.parse(text)(z, t, F.one_hot(y, 10).double()), hard)
+    hard = build(text)(z, t, y)
+    torch.testing.assert_close(build(text)(z, t, F.one_hot(y, 10).double()), hard)
 
 
-@pytest.mark.parametrize("text", TEACHER_TEXTS)
+@pytest.mark.parametrize("text", MATCHING)
 def test_equal_inputs_give_a_zero_teacher_term(text):
     z, _, y = draw(12)
-    value, slope = gradient(losses.parse(text).teacher_term, z, z, y)
+    value, slope = gradient(build(text).teacher_term, z, z, y)
     assert abs(value) < 1e-13
     assert slope.abs().max() < 1e-13
 
@@ -250,7 +289,7 @@ def test_a_constant_added_to_any_row_changes_nothing(text, shift_z, shift_t, see
     z, t, y = draw(seed)
     shifts_z, shifts_t = torch.zeros(2, 6, 1, dtype=torch.float64)
     shifts_z[seed % 6], shifts_t[(seed + 1) % 6] = shift_z, shift_t
-    loss = losses.parse(text)
+    loss = build(text)
     before, slope_before = gradient(loss, z, t, y)
     after, slope_after = gradient(loss, z + shifts_z, t + shifts_t, y)
     torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-12)
@@ -299,14 +338,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.parametrize("text", [*TEXTS, "spherical"])
+@pytest.mark.parametrize("text", CACHED_TEXTS)
 def test_hostile_logits_give_finite_loss_and_gradient(text, kind):
     generator = torch.Generator().manual_seed(13)
     hostile = HOSTILE[kind](generator)
     harmless = torch.randn(hostile.shape, generator=generator)
     labels = torch.randint(hostile.shape[1], (len(hostile),), generator=generator)
     for z, t in ((hostile, hostile), (hostile, harmless), (harmless, hostile)):
-        value, slope = gradient(losses.parse(text), z, stored(t), labels)
+        value, slope = gradient(build(text, hostile.shape[1]), z, stored(t), labels)
         assert torch.isfinite(value)
         assert torch.isfinite(slope).all()
 
@@ -324,11 +363,11 @@ def test_dist_with_one_sample_has_no_intra_class_term():
     torch.testing.assert_close(with_intra, losses.make("dist", gamma=0.0)(z, t, y))
 
 
-@pytest.mark.parametrize("text", [*TEXTS, "spherical"])
+@pytest.mark.parametrize("text", CACHED_TEXTS)
 def test_dynamo_sees_one_graph(text):
     z, t, y = draw(16, dtype=torch.float32)
     teacher = stored(t)
-    loss = losses.parse(text)
+    loss = build(text)
     torch.compiler.reset()
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     value, slope = gradient(compiled, z, teacher, y)

@@ -8,7 +8,10 @@ from skd_cache.errors import InputError
 
 
 def test_names_are_those_that_make_knows():
-    assert losses.names() == ["ce", "kd", "spherical", "dist"]
+    assert losses.names() == [
+        *("ce", "kd", "spherical", "dist", "dkd", "logit-std", "nkd", "ttm", "wttm", "soft-ce"),
+        *("ls", "kd-pt", "kd-sim", "kd-topk"),
+    ]
     for name in losses.names():
         assert losses.make(name).name == name
 
