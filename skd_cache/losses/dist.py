@@ -17,7 +17,9 @@ class Dist(Loss):
     are classes over the batch (intra-class relations). Huang et al., "Knowledge Distillation from A
     Stronger Teacher" (arXiv 2205.10536): β=γ=2, τ=1 on ImageNet, τ=4 on CIFAR. Columns span the
     batch of one process, as in the authors' runs, so the loss depends on the batch size per
-    process. Two constants correlate fully: a batch of one has no intra-class term.
+    process. Two constants correlate fully: a batch of one has no intra-class term. The authors'
+    code adds 1e-8 to the product of two lengths, which shows where columns are short (by 6e-4 of
+    the gradient with τ=4 and 32 samples of 1000 classes); here nothing is added.
     """
 
     name = "dist"

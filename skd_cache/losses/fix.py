@@ -22,7 +22,7 @@ from skd_cache.losses.truncate import truncate
 Fix = Callable[[Tensor, Tensor], Tensor]
 """Teacher logits ``[B, C]`` and labels to corrected logits ``[B, C]``."""
 
-FORMS = ("swap", "topk:k", "smooth:ε")
+FORMS = ("swap", "topk:K", "smooth:EPS")
 
 
 def swap(t: Tensor, labels: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class _Smooth:
 
 
 def parse_fix(text: str) -> Fix:
-    """Read ``swap``, ``topk:k`` or ``smooth:ε``, for example ``topk:100``.
+    """Read ``swap``, ``topk:K`` or ``smooth:EPS``, for example ``topk:100``.
 
     Raises:
         InputError: not of that form (with the nearest), or out of range.

@@ -1,5 +1,6 @@
 """Every loss against its paper's formula, written out in float64 one sample at a time."""
 
+# ruff: noqa: N803 - T and C are the papers' names
 import math
 
 import numpy as np
@@ -115,9 +116,7 @@ def smoothed(epsilon):
 
 
 def tang(teacher, T, a):
-    return averaged(
-        lambda z, t, y: (1 - a) * ce(z, y) + a * T**2 * kl(teacher(t, y), soft(z / T))
-    )
+    return averaged(lambda z, t, y: (1 - a) * ce(z, y) + a * T**2 * kl(teacher(t, y), soft(z / T)))
 
 
 def partial(T):
