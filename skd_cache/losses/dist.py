@@ -43,8 +43,10 @@ class Dist(Loss):
         return F.cross_entropy(z, labels)
 
     def teacher_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:  # noqa: ARG002
-        p_z = F.softmax(z / self.tau, dim=1)
-        p_t = F.softmax(teacher_logits(teacher) / self.tau, dim=1)
+        t = teacher_logits(teacher)
+        if self.tau != 1:
+            z, t = z / self.tau, t / self.tau
+        p_z, p_t = F.softmax(z, dim=1), F.softmax(t, dim=1)
         relations: Tensor = _Relations.apply(p_z, p_t, self.beta, self.gamma)
         return self.tau**2 * relations
 
@@ -65,7 +67,7 @@ class _Relations(torch.autograd.Function):
         inter, along_a, along_b = pearson(a, b, dim=1, size=1 / C)
         slope = a.mul_(along_a * (-beta / B)).addcmul_(b, along_b * (-beta / B))
         over_p, over_q = inverse(p.mean(0)), inverse(q.mean(0))
-        a, b = (x * over - (over > 0).to(x.dtype) for x, over in ((p, over_p), (q, over_q)))
+        a, b = (torch.addcmul(-(o > 0).to(x.dtype), x, o) for x, o in ((p, over_p), (q, over_q)))
         intra, along_a, along_b = pearson(a, b, dim=0, size=B)
         slope.addcmul_(a, along_a * over_p * (-gamma / C))
         slope.addcmul_(b, along_b * over_p * (-gamma / C))
@@ -90,15 +92,19 @@ def pearson(a: Tensor, b: Tensor, dim: int, size: float) -> tuple[Tensor, Tensor
         dim: along which.
         size: sum of the squares of the means that were subtracted.
     """
-    over_a, over_b = (_inverse_length((x * x).sum(dim, keepdim=True), size) for x in (a, b))
+    over_a, over_b = (_inverse_length(x, dim, size) for x in (a, b))
     rho = (a * b).sum(dim, keepdim=True) * over_a * over_b
     both_constant = (over_a == 0) & (over_b == 0)
     return rho + both_constant, -rho * over_a**2, over_a * over_b
 
 
-def _inverse_length(squares: Tensor, size: float) -> Tensor:
-    rounding = (4 * torch.finfo(squares.dtype).eps) ** 2 * (squares + size)
-    return inverse(squares.sqrt() * (squares > rounding))
+def _inverse_length(x: Tensor, dim: int, size: float) -> Tensor:
+    if dim == 1:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    else:  # of columns it takes three times as long as this
+        length = (x * x).sum(0, keepdim=True).sqrt()
+    rounding = 4 * torch.finfo(x.dtype).eps * (length**2 + size).sqrt()
+    return inverse(length * (length > rounding))
 
 
 def inverse(x: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class _Decoupled(torch.autograd.Function):
         log_q, two_q = _apart(z, own)
         p, q = log_p.exp(), log_q.exp()
         # The target is no part of this: its probabilities are 0, as it has to be for 0 * (-∞ + ∞).
-        others = (p * (log_p - log_q).scatter_(1, own, 0.0)).sum(1)
+        others = log_p.sub_(log_q).scatter_(1, own, 0.0).mul_(p).sum(1)
         target = divergence(two_p, two_q)
         pull = (two_q.exp() - two_p.exp()) * (alpha / len(z))
         slope = (q - p).mul_(beta / len(z)).addcmul_(q, pull[:, 1:]).scatter_(1, own, pull[:, :1])

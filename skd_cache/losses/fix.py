@@ -22,8 +22,6 @@ from skd_cache.losses.truncate import truncate
 Fix = Callable[[Tensor, Tensor], Tensor]
 """Teacher logits ``[B, C]`` and labels to corrected logits ``[B, C]``."""
 
-FORMS = ("swap", "topk:K", "smooth:EPS")
-
 
 def swap(t: Tensor, labels: Tensor) -> Tensor:
     """Let the top class and the true one change places where the teacher is wrong.
@@ -50,6 +48,14 @@ def smooth(t: Tensor, labels: Tensor, epsilon: float) -> Tensor:  # noqa: ARG001
         return log_p
     share = log_p.new_tensor(math.log(epsilon / t.shape[1]))
     return torch.logaddexp(log_p + math.log1p(-epsilon), share)
+
+
+FIXES: dict[str, Callable[..., Tensor]] = {
+    "swap": swap,
+    "topk:K": keep_top,
+    "smooth:EPS": smooth,
+}
+"""What each form of ``--teacher-fix`` does."""
 
 
 class Fixed(nn.Module):
@@ -124,9 +130,9 @@ def parse_fix(text: str) -> Fix:
         if 0 <= epsilon < 1:
             return _Smooth(epsilon)
         raise InputError(f"--teacher-fix '{text}': smooth needs 0 up to less than 1 (smooth:0.1).")
-    known = [form.partition(":")[0] for form in FORMS]
+    known = [form.partition(":")[0] for form in FIXES]
     raise InputError(
-        f"--teacher-fix '{text}' is not of the form {', '.join(FORMS)} ({nearest(name, known)})."
+        f"--teacher-fix '{text}' is not of the form {', '.join(FIXES)} ({nearest(name, known)})."
     )
 
 

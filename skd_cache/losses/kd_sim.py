@@ -35,6 +35,7 @@ class SimilarClasses(Loss):
         "tau": (1e-3, 1e3),
         "weight": (0.0, 1e6),
     }
+    words: ClassVar = {"tau": ("confidence",)}
     cosines: Tensor | None  # [C, C]
 
     def __init__(
@@ -46,7 +47,7 @@ class SimilarClasses(Loss):
         class_weight: Any = None,
     ) -> None:
         super().__init__()
-        self.tau = self.check("tau", tau, ("confidence",))
+        self.tau = self.check("tau", tau)
         self.temperature = self.number("temperature", temperature)
         self.alpha = self.number("alpha", alpha)
         self.weight = self.number("weight", weight)

@@ -22,6 +22,7 @@ class TopTeacher(Loss):
 
     name = "kd-topk"
     ranges: ClassVar = {"temperature": (1e-2, 1e3), "alpha": (0.0, 1.0), "weight": (0.0, 1e6)}
+    counts: ClassVar = ("k",)
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class LogitStandardisation(Loss):
         "beta": (0.0, 1e3),
         "weight": (0.0, 1e6),
     }
+    words: ClassVar = {"base": ("kd", "dkd")}
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class LogitStandardisation(Loss):
         weight: float = 9.0,
     ) -> None:
         super().__init__()
-        self.base = self.choice("base", base, ("kd", "dkd"))
+        self.base = self.choice("base", base)
         self.soft_labels = base == "kd"
         self.temperature = self.number("temperature", temperature)
         usual = 0.9 if base == "kd" else 1.0
@@ -78,7 +79,8 @@ def z_score(x: Tensor, temperature: float) -> Tensor:
 class _ZScore(torch.autograd.Function):
     """``f(s)·u`` of standardised rows ``u`` of deviation s, ``f(s) = s/(s·√(C/(C-1)) + 1e-7)/T``.
 
-    Its gradient written out: ``f/s·(g - mean(g)) + (f' - f/s)·mean(g·u)·u``.
+    Its gradient written out: ``f/s·g + (f' - f/s)·mean(g·u)·u``, of gradients g that sum to 0 in
+    every row as those of all divergences of softmax do.
     """
 
     @staticmethod
@@ -94,5 +96,4 @@ class _ZScore(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         rows, ratio, change = ctx.saved_tensors
         along = (grad * rows).mean(1, keepdim=True)
-        slope = (grad - grad.mean(1, keepdim=True)) * ratio
-        return slope.addcmul_(rows, change * along), None
+        return (grad * ratio).addcmul_(rows, change * along), None

@@ -5,7 +5,6 @@ Shape legend: B batch, C classes.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -32,6 +31,11 @@ class Loss(nn.Module, ABC):
     has_label_term: ClassVar[bool] = True
     ranges: ClassVar[dict[str, tuple[float, float]]]
     """The numeric options, attributes that a schedule may set, and what values they may take."""
+
+    words: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """The words that options may be, instead of a number or altogether."""
+    counts: ClassVar[tuple[str, ...]] = ()
+    """The options that are whole numbers."""
 
     weight: float = 1.0
 
@@ -82,12 +86,13 @@ class Loss(nn.Module, ABC):
                 "(mixup, CutMix) have none: kd, spherical, dist, ttm and soft-ce take them."
             )
 
-    def check(self, option: str, value: float | str, words: Sequence[str] = ()) -> float | str:
-        """The value, when the option may take it: a number in its range, or one of ``words``.
+    def check(self, option: str, value: float | str) -> float | str:
+        """The value, when the option may take it: a number in its range, or one of its words.
 
         Raises:
             InputError: neither of them.
         """
+        words = self.words.get(option, ())
         if value in words:
             return value
         low, high = self.range_of(option)
@@ -124,12 +129,13 @@ class Loss(nn.Module, ABC):
             )
         return int(value)
 
-    def choice(self, option: str, value: float | str, words: Sequence[str]) -> str:
-        """The value, when it is one of ``words``.
+    def choice(self, option: str, value: float | str) -> str:
+        """The value, when it is one of the option's words.
 
         Raises:
             InputError: it is not.
         """
+        words = self.words[option]
         if value not in words:
             raise InputError(
                 f"Loss '{self.name}': {option} must be {' or '.join(words)}, not '{value}'."

@@ -21,10 +21,11 @@ class LabelSmoothing(Loss):
 
     name = "ls"
     ranges: ClassVar = {"smoothing": (0.0, 1.0), "weight": (0.0, 1e6)}
+    words: ClassVar = {"smoothing": ("mean",)}
 
     def __init__(self, smoothing: float | Literal["mean"] = "mean", weight: float = 1.0) -> None:
         super().__init__()
-        self.smoothing = self.check("smoothing", smoothing, ("mean",))
+        self.smoothing = self.check("smoothing", smoothing)
         self.weight = self.number("weight", weight)
 
     def label_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:

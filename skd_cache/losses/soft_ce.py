@@ -23,6 +23,8 @@ class SoftCrossEntropy(Loss):
     name = "soft-ce"
     has_label_term = False
     ranges: ClassVar = {"weight": (0.0, 1e6)}
+    words: ClassVar = {"tail": ("spread", "renormalised")}
+    counts: ClassVar = ("k",)
 
     def __init__(
         self,
@@ -32,7 +34,7 @@ class SoftCrossEntropy(Loss):
     ) -> None:
         super().__init__()
         self.k = None if k is None else self.count("k", k)
-        self.tail = self.choice("tail", tail, ("spread", "renormalised"))
+        self.tail = self.choice("tail", tail)
         self.weight = self.number("weight", weight)
 
     def label_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:  # noqa: ARG002

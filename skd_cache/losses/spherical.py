@@ -31,6 +31,7 @@ class Spherical(Loss):
         "scale": (1e-3, 1e6),
         "weight": (0.0, 1e6),
     }
+    words: ClassVar = {"scale": ("mean", "sample"), "unit": ("std", "norm")}
 
     def __init__(
         self,
@@ -43,8 +44,8 @@ class Spherical(Loss):
         super().__init__()
         self.temperature = self.number("temperature", temperature)
         self.alpha = self.number("alpha", alpha)
-        self.scale = self.check("scale", scale, ("mean", "sample"))
-        self.unit = self.choice("unit", unit, ("std", "norm"))
+        self.scale = self.check("scale", scale)
+        self.unit = self.choice("unit", unit)
         self.weight = self.number("weight", weight)
 
     def terms(self, z: Tensor, teacher: Teacher, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -487,6 +487,21 @@ def test_dist_with_one_sample_has_no_intra_class_term():
     torch.testing.assert_close(with_intra, losses.make("dist", gamma=0.0)(z, t, y))
 
 
+@pytest.mark.parametrize(
+    "text", ["kd", "spherical", "dist", "logit-std:base=dkd", "nkd", "kd-topk"]
+)
+def test_dynamo_sees_one_graph_of_every_shape(text):
+    torch.compiler.reset()
+    loss = build(text)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    for batch, classes in ((6, 10), (3, 7), (1, 2), (5, 100)):
+        z, t, y = draw(16, batch, classes, dtype=torch.float32)
+        value, slope = gradient(compiled, z, stored(t), y)
+        expected, expected_slope = gradient(loss, z, stored(t), y)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(slope, expected_slope)
+
+
 @pytest.mark.parametrize("text", CACHED_TEXTS)
 def test_dynamo_sees_one_graph(text):
     z, t, y = draw(16, dtype=torch.float32)
