@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from skd_cache.losses.logits import divergence, spread_over_rest, teacher_logits
+from skd_cache.losses.logits import spread_over_rest, teacher_logits
 from skd_cache.losses.loss import Loss, Teacher
 
 
@@ -31,7 +31,7 @@ class PartialTeacher(Loss):
         return (1 - self.alpha) * F.cross_entropy(z, labels)
 
     def teacher_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:
-        log_p = F.log_softmax(teacher_logits(teacher) / self.temperature, dim=1)
+        p, log_p = spread_over_rest(teacher_logits(teacher) / self.temperature, labels)
         log_q = F.log_softmax(z / self.temperature, dim=1)
-        kl = divergence(spread_over_rest(log_p, labels), log_q).mean()
+        kl = (p * (log_p - log_q)).sum(1).mean()
         return self.alpha * self.temperature**2 * kl

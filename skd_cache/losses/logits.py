@@ -69,8 +69,16 @@ def log_rest(x: Tensor, labels: Tensor) -> Tensor:
     return torch.logsumexp(x.scatter(1, labels[:, None], -math.inf), 1, keepdim=True)
 
 
-def spread_over_rest(log_p: Tensor, labels: Tensor) -> Tensor:
-    """Log-probabilities ``[B, C]`` that keep the label's and share the rest of 1 evenly."""
-    share = log_rest(log_p, labels) - math.log(log_p.shape[1] - 1)  # [B, 1]
-    own = log_p.gather(1, labels[:, None])
-    return share.expand_as(log_p).scatter(1, labels[:, None], own)
+def target_and_rest(x: Tensor, labels: Tensor) -> Tensor:
+    """Log-probabilities ``[B, 2]`` of the label's class and of all others together."""
+    pair = torch.cat([x.gather(1, labels[:, None]), log_rest(x, labels)], 1)
+    return F.log_softmax(pair, dim=1)
+
+
+def spread_over_rest(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """``softmax(x)`` of the label's class, the rest shared evenly, ``[B, C]``; and its logs."""
+    log_two, others = target_and_rest(x, labels), x.shape[1] - 1
+    two, own = log_two.exp(), labels[:, None]
+    p = (two[:, 1:] / others).expand_as(x).scatter(1, own, two[:, :1])
+    log_p = (log_two[:, 1:] - math.log(others)).expand_as(x).scatter(1, own, log_two[:, :1])
+    return p, log_p
