@@ -18,7 +18,7 @@ from skd_cache.distill.run import Result, distill
 from skd_cache.distill.settings import Settings, settings_for
 from skd_cache.errors import InputError
 from skd_cache.home import cache_home
-from skd_cache.losses import combine, parse
+from skd_cache.losses import combine, fix_teacher, names, parse, parse_fix
 from skd_cache.share.place import open_in_place, shard_cache_bytes
 from skd_cache.store import Cache, find_cache, list_caches, open_cache
 from skd_cache.world import World
@@ -31,14 +31,22 @@ from skd_cache.world import World
     multiple=True,
     required=True,
     metavar="NAME[:key=value,...]",
-    help="ce, kd, spherical or dist; repeat it and the teacher terms add up.",
+    help=f"{', '.join(names())}; repeat it and the teacher terms add up.",
+)
+@click.option(
+    "--teacher-fix",
+    "teacher_fixes",
+    multiple=True,
+    metavar="swap|topk:K|smooth:EPS",
+    help="Correct the teacher's logits in front of the losses; repeat it for several, in order.",
 )
 @click.option(
     "--schedule-loss",
     "loss_schedules",
     multiple=True,
     metavar="OPTION=VALUE@EPOCH,...",
-    help="Change an option of the losses over the epochs: alpha=0.9@0,0.5@60,0.1@80.",
+    help="Change an option of the losses over the epochs: alpha=0.9@0,0.5@60,0.1@80, or climbing: "
+    "weight=0@0..1@20.",
 )
 @click.option(
     "--cache",
@@ -116,12 +124,15 @@ def command(
     """Train a student from a cache: the same views, the teacher's logits, no teacher.
 
     Every default is the dataset's published recipe. A run whose --out holds a run of the same
-    settings goes on where it stopped, mid-epoch if need be. --loss ce alone needs no cache.
-    Started with torchrun it trains on as many GPUs as there are processes.
+    settings goes on where it stopped, mid-epoch if need be. --loss ce alone needs no cache;
+    docs/losses.md has every loss's formula, options and source. Started with torchrun it trains on
+    as many GPUs as there are processes.
 
     \b
     Examples:
       skd-cache distill --loss spherical
+      skd-cache distill --loss dkd:beta=2 --schedule-loss weight=0.05@0..1@19
+      skd-cache distill --loss kd --teacher-fix swap
       skd-cache distill --loss dist:beta=2,gamma=2 --dataset imagenet --data /data/imagenet
       skd-cache distill --loss kd:temperature=4 --loss dist --cache 3f9a --student resnet8x4
       skd-cache distill --loss dist --cache s3://team/caches/3f9a0c1d2e4b5a69 --data /data/imagenet
@@ -131,7 +142,8 @@ def command(
     chosen["threads"] = options.set_threads(chosen["threads"])
     chosen["device"] = options.resolve_device(chosen["device"])
     # A wrong loss is told before a dataset of a million files is opened.
-    needs_teacher = combine([parse(text) for text in losses]).needs_teacher
+    fixes = [parse_fix(text) for text in chosen["teacher_fixes"]]
+    needs_teacher = fix_teacher(combine([parse(text) for text in losses]), fixes).needs_teacher
     opened = None if name is None else open_dataset(name, data)
     limit = shard_cache_bytes(shard_cache_size)
     found = _cache(cache, opened, limit, needed=needs_teacher or online)
@@ -221,9 +233,10 @@ def _epochs(text: str) -> tuple[int, ...]:
 def _name(dataset: Dataset, settings: Settings) -> str:
     """A run's folder name, from what people tell runs apart by."""
     losses = "+".join(text.partition(":")[0] for text in settings.losses)
+    fixes = "".join(f"-{text.replace(':', '')}" for text in settings.teacher_fixes)
     student = settings.student.replace("/", "-").replace(":", "-")
     online = "-online" if settings.online else ""
-    return f"{dataset.name.removesuffix('.h5')}-{student}-{losses}{online}"
+    return f"{dataset.name.removesuffix('.h5')}-{student}-{losses}{fixes}{online}"
 
 
 def _restarted() -> bool:

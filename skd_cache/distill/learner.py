@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skd_cache.distill.checkpoint import flatten_optimizer, restore_optimizer
@@ -15,6 +16,7 @@ from skd_cache.distill.settings import Settings
 from skd_cache.distill.student import has_idle_weights
 from skd_cache.distill.together import Team, unsynchronised
 from skd_cache.distill.views import micro_bounds
+from skd_cache.losses import give_class_weight
 from skd_cache.pixels import normalise
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,6 +31,7 @@ class Learner:
         device: where it learns.
         steps_per_epoch: batches of an epoch.
         team: the processes that learn together.
+        class_weight: the teacher's last layer, for losses that look at it.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Learner:
         device: torch.device,
         steps_per_epoch: int,
         team: Team,
+        class_weight: NDArray[Any] | None = None,
     ) -> None:
         self._settings, self._device, self._steps_per_epoch = settings, device, steps_per_epoch
         self._team = team
@@ -55,7 +59,9 @@ class Learner:
         self._optimizer = _optimizer(settings, student)
         self._dtype = DTYPES[settings.precision]
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
-        self._loss = settings.make_loss().to(device)
+        self._loss = settings.make_loss()
+        give_class_weight(self._loss, class_weight)
+        self._loss.to(device)
         self._loss_schedules = settings.make_loss_schedules()
 
     @property

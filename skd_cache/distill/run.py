@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skd_cache.dataset.dataset import Dataset
 from skd_cache.device import open_device
@@ -23,6 +25,7 @@ from skd_cache.distill.together import Team, joined
 from skd_cache.distill.trainer import Say, Trainer
 from skd_cache.distill.views import Pixels, Seat, check_division, smallest_part
 from skd_cache.errors import InputError
+from skd_cache.losses import give_class_weight, needs_class_weight
 from skd_cache.replay import Views
 from skd_cache.store import Cache
 from skd_cache.world import World
@@ -131,7 +134,8 @@ class _Run:
             for size in sorted({size for _, size in settings.sizes}):
                 try_student(student, name, classes, size, min(2, smallest))
         steps_per_epoch = -(-count // settings.batch_size)
-        return Learner(settings, student, self.device, steps_per_epoch, self.team)
+        weight = _class_weight(settings, self.cache)
+        return Learner(settings, student, self.device, steps_per_epoch, self.team, weight)
 
     def validation(self, portrait: Portrait) -> Validation | None:
         """This process's part of the validation images, if there are any."""
@@ -217,6 +221,7 @@ def _check(settings: Settings, dataset: Dataset, cache: Cache | None, look: Look
         )
     if cache is not None:
         check_images(cache, train)
+        give_class_weight(settings.make_loss(), _class_weight(settings, cache))
     elif settings.make_loss().needs_teacher or settings.online:
         raise InputError(
             f"{' + '.join(settings.losses)} compares with a teacher: give the cache to read, "
@@ -228,6 +233,12 @@ def _check(settings: Settings, dataset: Dataset, cache: Cache | None, look: Look
         raise InputError(
             f"the settings speak of dataset, cache and online teacher {asked}, given are {given}."
         )
+
+
+def _class_weight(settings: Settings, cache: Cache | None) -> NDArray[np.float32] | None:
+    """The teacher's last layer, where a loss looks at it and the cache has it."""
+    wanted = cache is not None and needs_class_weight(settings.make_loss())
+    return cache.class_weight if wanted and cache is not None else None
 
 
 def _check_world(settings: Settings, world: World, count: int, device: torch.device) -> None:

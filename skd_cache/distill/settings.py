@@ -7,7 +7,17 @@ from typing import Any, Literal, get_args
 
 from skd_cache.dataset.dataset import Dataset
 from skd_cache.errors import InputError
-from skd_cache.losses import Combined, Loss, Schedule, combine, parse, parse_schedule
+from skd_cache.losses import (
+    Combined,
+    Fixed,
+    Loss,
+    Schedule,
+    combine,
+    fix_teacher,
+    parse,
+    parse_fix,
+    parse_schedule,
+)
 from skd_cache.replay import Policy, load_policy
 from skd_cache.store import Cache
 
@@ -39,6 +49,7 @@ class Settings:
         student: name of the network, see `skd_cache.models.architecture.create_model`.
         student_weights: a safetensors file to start from, or None.
         losses: ``NAME[:key=value,…]`` each; teacher terms add up.
+        teacher_fixes: corrections of the teacher's logits, in order; see `losses.parse_fix`.
         loss_schedules: ``OPTION=VALUE@EPOCH,…`` each.
         online: whether the teacher answers inside every step instead of from the cache.
         sizes: ``(first epoch, pixels)`` of each size the student trains at, from epoch 0.
@@ -72,6 +83,7 @@ class Settings:
     views: tuple[int, ...] | None = None
     seed: int = 0
     student_weights: str | None = None
+    teacher_fixes: tuple[str, ...] = ()
     loss_schedules: tuple[str, ...] = ()
     online: bool = False
     optimizer: Optimizer = "sgd"
@@ -126,9 +138,10 @@ class Settings:
         """Pixels of the last epochs and of validation."""
         return self.sizes[-1][1]
 
-    def make_loss(self) -> Loss | Combined:
-        """The losses as one module."""
-        return combine([parse(text) for text in self.losses])
+    def make_loss(self) -> Loss | Combined | Fixed:
+        """The losses as one module, behind the corrections of their teacher."""
+        loss = combine([parse(text) for text in self.losses])
+        return fix_teacher(loss, [parse_fix(text) for text in self.teacher_fixes])
 
     def make_loss_schedules(self) -> list[Schedule]:
         """What changes in the losses over the epochs."""
@@ -147,7 +160,7 @@ class Settings:
             same_world: whether both are of equally many processes.
         """
         ours = self.to_dict()
-        stored = {"sync_batch_norm": False, **stored}
+        stored = {"sync_batch_norm": False, "teacher_fixes": [], **stored}
         # Threads change the last bits of a CPU's sums; a GPU's are never promised, nor are those of
         # another number of processes.
         last_bits = self.device == "cpu" and same_world

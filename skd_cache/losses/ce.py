@@ -17,7 +17,7 @@ class CrossEntropy(Loss):
 
     def __init__(self, smoothing: float = 0.0) -> None:
         super().__init__()
-        self.smoothing = self.check("smoothing", smoothing)
+        self.smoothing = self.number("smoothing", smoothing)
 
     def label_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:  # noqa: ARG002
         return F.cross_entropy(z, labels, label_smoothing=self.smoothing)

@@ -22,9 +22,9 @@ class KnowledgeDistillation(Loss):
 
     def __init__(self, temperature: float = 4.0, alpha: float = 0.9, weight: float = 1.0) -> None:
         super().__init__()
-        self.temperature = self.check("temperature", temperature)
-        self.alpha = self.check("alpha", alpha)
-        self.weight = self.check("weight", weight)
+        self.temperature = self.number("temperature", temperature)
+        self.alpha = self.number("alpha", alpha)
+        self.weight = self.number("weight", weight)
 
     def label_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:  # noqa: ARG002
         return (1 - self.alpha) * F.cross_entropy(z, labels)

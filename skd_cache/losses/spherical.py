@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from skd_cache.batch import LogitBatch
 from skd_cache.errors import InputError
-from skd_cache.losses.logits import at_least_float32, softened_kl, teacher_logits, unit
+from skd_cache.losses.logits import at_least_float32, divergence, standardised, teacher_logits
 from skd_cache.losses.loss import Loss, Teacher
 
 
@@ -31,6 +31,7 @@ class Spherical(Loss):
         "scale": (1e-3, 1e6),
         "weight": (0.0, 1e6),
     }
+    words: ClassVar = {"scale": ("mean", "sample"), "unit": ("std", "norm")}
 
     def __init__(
         self,
@@ -41,37 +42,27 @@ class Spherical(Loss):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.temperature = self.check("temperature", temperature)
-        self.alpha = self.check("alpha", alpha)
-        self.scale = self._checked_scale(scale)
-        self.unit = unit
-        self.weight = self.check("weight", weight)
-        if unit not in ("std", "norm"):
-            raise InputError(f"Loss 'spherical': unit must be std or norm, not '{unit}'.")
+        self.temperature = self.number("temperature", temperature)
+        self.alpha = self.number("alpha", alpha)
+        self.scale = self.check("scale", scale)
+        self.unit = self.choice("unit", unit)
+        self.weight = self.number("weight", weight)
 
-    def _checked_scale(self, scale: float | str) -> float | str:
-        low, high = self.ranges["scale"]
-        if scale in ("mean", "sample"):
-            return scale
-        if isinstance(scale, str) or not low <= scale <= high:
-            raise InputError(
-                "Loss 'spherical': scale must be mean, sample or a number "
-                f"from {low:g} to {high:g}, not '{scale}'."
-            )
-        return float(scale)
+    def terms(self, z: Tensor, teacher: Teacher, labels: Tensor) -> tuple[Tensor, Tensor]:
+        t, deviation = standardised(teacher_logits(teacher))
+        m = self.multiplier(teacher, z)
+        t = to_sphere(t, deviation, m / self.temperature)
+        z, deviation = standardised(z)
+        label_term = F.cross_entropy(to_sphere(z, deviation, m), labels)
+        z = to_sphere(z, deviation, m / self.temperature)
+        kl = divergence(F.log_softmax(t, dim=1), F.log_softmax(z, dim=1)).mean()
+        return (1 - self.alpha) * label_term, self.alpha * self.temperature**2 * kl
 
     def label_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:
-        m = self.multiplier(teacher, z)
-        return (1 - self.alpha) * F.cross_entropy(m * unit(z), labels)
+        return self.terms(z, teacher, labels)[0]
 
-    def teacher_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:  # noqa: ARG002
-        m = self.multiplier(teacher, z)
-        u_t = (
-            teacher.direction()
-            if isinstance(teacher, LogitBatch)
-            else unit(teacher_logits(teacher))
-        )
-        return self.alpha * softened_kl(m * u_t.detach(), m * unit(z), self.temperature)
+    def teacher_term(self, z: Tensor, teacher: Teacher, labels: Tensor) -> Tensor:
+        return self.terms(z, teacher, labels)[1]
 
     def multiplier(self, teacher: Teacher, z: Tensor) -> Tensor | float:
         """The common norm ``m``: a number, or ``[B, 1]`` where each sample has its own."""
@@ -86,10 +77,10 @@ class Spherical(Loss):
             return teacher.statistics.mean_norm
         return float(self.scale) * (math.sqrt(z.shape[1]) if self.unit == "std" else 1.0)
 
-    def extra_repr(self) -> str:
-        return f"temperature={self.temperature:g}, alpha={self.alpha:g}, scale={self.scale}, " + (
-            f"unit={self.unit}, weight={self.weight:g}"
-        )
+
+def to_sphere(rows: Tensor, deviation: Tensor, norm: Tensor | float) -> Tensor:
+    """Standardised rows ``[B, C]`` at a norm; zeros where the deviation is 0."""
+    return rows * ((deviation > 0).to(rows.dtype) * (norm / math.sqrt(rows.shape[1])))
 
 
 def _norms(teacher: Teacher) -> Tensor:

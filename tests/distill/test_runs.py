@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from skd_cache.distill.student import load_student
 from skd_cache.errors import DataError, InputError, SkdCacheError
 from tests.distill.conftest import same, weights
 from tests.distill.workshop import (
+    CLASSES,
     DEFAULTS,
     ToyTeacher,
     make_cache,
@@ -187,6 +189,38 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=complaint):
         distill(settings, dataset, tmp_path / "run", cache=cache)
     assert not (tmp_path / "run").exists()
+
+
+def test_kd_sim_needs_a_cache_with_the_teachers_last_layer(dataset, cache, tmp_path):
+    settings = make_settings(dataset, cache, losses=("kd-sim",), epochs=1)
+    with pytest.raises(InputError, match="this cache has none"):
+        distill(settings, dataset, tmp_path / "run", cache=cache)
+    assert not (tmp_path / "run").exists()
+
+
+def test_kd_sim_learns_from_the_teachers_last_layer(dataset, tmp_path):
+    weight = np.random.default_rng(0).normal(size=(CLASSES, 4)).astype(np.float32)
+    cache = make_cache(tmp_path, dataset.train, class_weight=weight)
+    settings = make_settings(dataset, cache, losses=("kd-sim",), epochs=1)
+    result = distill(settings, dataset, tmp_path / "run", cache=cache)
+    assert result.steps == 5
+
+
+def test_a_corrected_teacher_teaches_something_else(dataset, cache, tmp_path):
+    students = []
+    for fixes in ((), ("swap", "smooth:0.3")):
+        settings = make_settings(dataset, cache, epochs=1, teacher_fixes=fixes)
+        folder = tmp_path / f"run{len(fixes)}"
+        distill(settings, dataset, folder, cache=cache)
+        students.append(weights(folder))
+    assert not same(*students)
+
+
+def test_a_run_from_before_corrections_goes_on(finished, dataset, cache):
+    record = json.loads((finished / "run.json").read_text())
+    del record["settings"]["teacher_fixes"]
+    (finished / "run.json").write_text(json.dumps(record))
+    assert distill(make_settings(dataset, cache), dataset, finished, cache=cache).steps == 20
 
 
 def test_a_teacher_loss_without_a_cache_is_refused(dataset, tmp_path):

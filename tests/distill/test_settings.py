@@ -61,6 +61,8 @@ def test_a_policy_against_the_cache_s_is_refused(dataset, cache):
         ({"warmup_epochs": 4}, "fewer than the 4 epochs"),
         ({"losses": ("kid",)}, "No loss is called 'kid'"),
         ({"losses": ()}, "one or more"),
+        ({"teacher_fixes": ("swop",)}, "nearest: swap"),
+        ({"losses": ("ce",), "teacher_fixes": ("swap",)}, "--loss ce has none"),
         ({"loss_schedules": ("alpha=2@0",)}, "alpha must be a number from 0 to 1"),
         ({"loss_schedules": ("beta=1@0",)}, "has no option 'beta'"),
     ],

@@ -96,7 +96,12 @@ class Silence:
 
 
 def make_cache(
-    home: Path, images: ImageSet, views: int = 2, codec: str = "float32", size: int = SIZE
+    home: Path,
+    images: ImageSet,
+    views: int = 2,
+    codec: str = "float32",
+    size: int = SIZE,
+    class_weight: np.ndarray | None = None,
 ) -> Cache:
     """What a build leaves behind, with the batches of this module."""
     recipe = Recipe(
@@ -119,7 +124,7 @@ def make_cache(
         recipe,
         labels=images.labels,
         contents=images.contents,
-        class_weight=None,
+        class_weight=class_weight,
         provenance={},
         codec=fit_codec(
             recipe,

@@ -1,5 +1,7 @@
 """Losses and schedules as the command line writes them."""
 
+import re
+
 import pytest
 import torch
 
@@ -8,7 +10,10 @@ from skd_cache.errors import InputError
 
 
 def test_names_are_those_that_make_knows():
-    assert losses.names() == ["ce", "kd", "spherical", "dist"]
+    assert losses.names() == [
+        *("ce", "kd", "spherical", "dist", "dkd", "logit-std", "nkd", "ttm", "wttm", "soft-ce"),
+        *("ls", "kd-pt", "kd-sim", "kd-topk"),
+    ]
     for name in losses.names():
         assert losses.make(name).name == name
 
@@ -31,6 +36,20 @@ def test_options_follow_a_colon():
         ("kdd", "nearest: kd"),
         ("sperical", "nearest: spherical"),
         ("banana", "there are: ce, kd, spherical, dist"),
+        ("dkdd", "nearest: dkd"),
+        ("logit-standard", "nearest: logit-std"),
+        ("soft_ce", "nearest: soft-ce"),
+        ("kd-top", "nearest: kd-topk"),
+        ("dkd:bet=2", "nearest: beta"),
+        ("logit-std:base=dist", "base must be kd or dkd, not 'dist'"),
+        ("logit-std:alpha=9", "alpha must be a number from 0 to 1, not 9"),
+        ("soft-ce:k=0", "k must be a whole number from 1 on, not '0.0'"),
+        ("soft-ce:k=2.5", "k must be a whole number"),
+        ("soft-ce:k=many", "k must be a whole number"),
+        ("soft-ce:k=5,tail=cut", "tail must be spread or renormalised, not 'cut'"),
+        ("ls:smoothing=average", "smoothing must be mean or a number from 0 to 1, not 'average'"),
+        ("kd-sim:tau=0", "tau must be confidence or a number from 0.001"),
+        ("kd-sim:class_weight=3", "a matrix [C, D] of finite numbers"),
         ("kd:temprature=4", "nearest: temperature"),
         ("kd:T=4", "there are: temperature, alpha, weight"),
         ("kd:alpha=high", "alpha must be a number from 0 to 1, not 'high'"),
@@ -48,7 +67,7 @@ def test_options_follow_a_colon():
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(text, says):
-    with pytest.raises(InputError, match=says.replace("(", r"\(")) as caught:
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
         losses.parse(text)
     assert "\n" not in str(caught.value)
 
@@ -71,6 +90,31 @@ def test_teacher_terms_add_up_and_ce_counts_once():
     terms = 2 * kd.teacher_term(z, t, y) + dist.teacher_term(z, t, y)
     torch.testing.assert_close(losses.combine([kd, dist])(z, t, y), kd.label_term(z, t, y) + terms)
     torch.testing.assert_close(losses.combine([kd, ce, dist])(z, t, y), ce(z, None, y) + terms)
+
+
+def test_the_label_term_is_that_of_the_first_loss_which_has_one():
+    z, t, y = torch.randn(4, 5), torch.randn(4, 5), torch.arange(4)
+    soft, kd = losses.make("soft-ce"), losses.make("kd")
+    expected = kd(z, t, y) + soft.teacher_term(z, t, y)
+    torch.testing.assert_close(losses.combine([soft, kd])(z, t, y), expected)
+    expected = 2 * soft.teacher_term(z, t, y)
+    torch.testing.assert_close(losses.combine([soft, soft])(z, t, y), expected)
+
+
+def test_defaults_are_the_published_ones():
+    dkd, nkd, wttm = (losses.make(name) for name in ("dkd", "nkd", "wttm"))
+    assert (dkd.temperature, dkd.alpha, dkd.beta) == (4, 1, 8)
+    assert (nkd.temperature, nkd.gamma) == (1, 1.5)
+    assert (1 / wttm.temperature, wttm.beta) == (0.8, 1.6)
+    for base, alpha in (("kd", 0.9), ("dkd", 1.0)):
+        loss = losses.make("logit-std", base=base)
+        assert (loss.temperature, loss.alpha, loss.weight) == (2, alpha, 9)
+
+
+def test_a_loss_shows_its_options():
+    shown = repr(losses.parse("spherical:scale=sample"))
+    assert "temperature=4, alpha=0.9, scale=sample, unit=std, weight=1" in shown
+    assert "tau=confidence" in repr(losses.make("kd-sim"))
 
 
 def test_a_combination_needs_a_teacher_when_one_of_its_losses_does():
@@ -111,9 +155,18 @@ def test_a_scheduled_value_reaches_a_compiled_loss():
         torch.testing.assert_close(compiled(z, t, y), expected)
 
 
+def test_two_dots_climb_evenly_to_the_next_value():
+    schedule = losses.parse_schedule("weight=0.05@0..1@19,0.5@30")
+    warm_up = [schedule.at(epoch) for epoch in range(20)]
+    assert warm_up == pytest.approx([min((epoch + 1) / 20, 1) for epoch in range(20)])
+    assert [schedule.at(epoch) for epoch in (20, 29, 30, 99)] == [1, 1, 0.5, 0.5]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("weight=0@0..", "not of the form"),
+        ("weight=0@0..1@0", "ascend"),
         ("alpha", "not of the form"),
         ("alpha=0.9", "not of the form"),
         ("=0.9@0", "not of the form"),
