@@ -1,6 +1,6 @@
 """Push and pull against copying the same bytes with obstore alone, on a loopback S3 server.
 
-    python benchmarks/share.py [--rounds 3] [--units 24] [--rows 16384] [--json]
+    python benchmarks/share.py [--rounds 3] [--units 8] [--rows 16384] [--classes 500] [--json]
 
 The copy is what obstore does best: the same objects, as many at once, nothing looked at. Ours
 hashes everything it moves, stages it and commits it, and on local disk makes it last. Rounds are
@@ -29,19 +29,17 @@ from skd_cache.store.objects import Objects
 from tests.share.server import S3Server
 from tests.store.small_cache import create, make_recipe
 
-CLASSES = 100
 
-
-def make_cache(home: Path, units: int, rows: int) -> Cache:
-    """A cache of random logits; what they are does not matter to a transfer."""
-    cache = create(home, make_recipe(rows, CLASSES, "float32", shard=rows, chunk=1024))
+def make_cache(home: Path, units: int, rows: int, classes: int) -> Cache:
+    """One view of random logits; what they are does not matter to a transfer."""
+    cache = create(home, make_recipe(units * rows, classes, "float32", shard=rows, chunk=1024))
     draws = np.random.default_rng(1)
     probe = np.zeros((rows // 64, 8, 8, 3), np.uint8)
-    for view in range(units):
-        logits = draws.normal(size=(rows, CLASSES)).astype(np.float32)
+    for shard in range(units):
+        logits = draws.normal(size=(rows, classes)).astype(np.float32)
         encoded = cache.codec.encode(logits)
         sums = Statistics.of(encoded.norm, judge(logits, np.zeros(rows, np.int32)))
-        cache.write_unit(Unit(view, 0), encoded.norm, encoded.code, probe, "c" * 64, sums)
+        cache.write_unit(Unit(0, shard), encoded.norm, encoded.code, probe, "c" * 64, sums)
     return open_cache(cache.location)
 
 
@@ -97,10 +95,12 @@ def measure(folder: Path, rounds: int, cache: Cache) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--units", type=int, default=24)
-    parser.add_argument("--rows", type=int, default=16384, help="of a unit, 400 bytes each")
+    parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=16384, help="of a unit")
+    parser.add_argument("--classes", type=int, default=500, help="four bytes each in a row")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
+    shape = arguments.units, arguments.rows, arguments.classes
     server = S3Server()
     server.make_bucket("team")
     os.environ.update(
@@ -111,7 +111,7 @@ def main() -> None:
     )
     try:
         with tempfile.TemporaryDirectory() as folder:
-            cache = make_cache(Path(folder) / "made", arguments.units, arguments.rows)
+            cache = make_cache(Path(folder) / "made", *shape)
             found = measure(Path(folder), arguments.rounds, cache)
     finally:
         server.stop()
