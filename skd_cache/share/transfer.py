@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from skd_cache.errors import DataError, InputError
 from skd_cache.progress import Bar
@@ -120,9 +121,6 @@ def carry(journey: Journey, bar: Bar, *, fault: Fault | None = None) -> Carried:
     room, stop = _Room(BYTES_AT_ONCE), threading.Event()
     if journey.side:
         _carry_side(source, target, bar, fault)
-    for view in sorted({unit.view for unit in journey.units}):
-        for name, data in metadata_objects(source.layout.view(view)).items():
-            put_object(target, name, data, fault)
     theirs = list(journey.theirs)
     waiting = {found.name.rpartition("/")[0] for found in target.list(STAGE)}
 
@@ -132,7 +130,12 @@ def carry(journey: Journey, bar: Bar, *, fault: Fault | None = None) -> Carried:
             if not stop.is_set() and not carry_unit(source, target, unit, bar, fault, begun):
                 theirs.append(unit)
 
+    described: dict[str, bytes] = {}
+    for view in {unit.view for unit in journey.units}:
+        described |= metadata_objects(source.layout.view(view))
     with ThreadPoolExecutor(UNITS_AT_ONCE, "skd-cache-carry") as pool:
+        put = partial(_put_described, target, fault)
+        list(pool.map(put, described.items()))  # before any unit: a commit vouches for them
         moves = [pool.submit(move, unit, commit) for unit, commit in journey.units.items()]
         try:
             done, _ = wait(moves, return_when=FIRST_EXCEPTION)
@@ -164,6 +167,11 @@ def carry_unit(
     else:
         bar.advance(_bytes(commit.objects))
     return stands == document
+
+
+def _put_described(target: Objects, fault: Fault, described: tuple[str, bytes]) -> None:
+    name, data = described
+    put_object(target, name, data, fault, absent=True)
 
 
 def _carry_side(source: Holding, target: Objects, bar: Bar, fault: Fault) -> None:

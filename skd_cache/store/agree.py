@@ -189,7 +189,7 @@ def put_object(
     fault(f"before {name}")
     wanted = wanted or fingerprint(data)
     if absent or not objects.holds(name, wanted):
-        if not objects.create(name, data) and not objects.holds(name, wanted):
+        if not objects.create(name, data, wanted) and not objects.holds(name, wanted):
             objects.replace(name, data)
         if not objects.received(name, wanted) and objects.print_of(name) != wanted:
             raise not_as_written(objects, name)

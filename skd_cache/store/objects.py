@@ -235,14 +235,17 @@ class Objects:
             found = listed["common_prefixes"]
         return [prefix.rstrip("/") for prefix in found]
 
-    def create(self, name: str, data: bytes) -> bool:
+    def create(self, name: str, data: bytes, known: Print | None = None) -> bool:
         """Put an object durably if there is none of that name; whether it was put.
 
-        In an object store, whose answer may be lost, the same bytes count as put.
+        In an object store, whose answer may be lost, the same bytes count as put. If they are
+        ``known``, they need not be hashed again.
         """
         with self._explained("write", name):
             if self.folder is None:
-                if proof := remote.create(self.store, name, data, self._received):
+                sha256 = known.sha256 if known else ""
+                proof = remote.create(self.store, name, data, self._received, sha256)
+                if proof:
                     self._proved[name] = Print(len(data), proof)
                 return proof is not None
             try:

@@ -37,12 +37,13 @@ class Received:
         """Nothing was put yet."""
         self._sha256: dict[tuple[str, int], str] = {}
 
-    def note(self, etag: str | None, data: bytes) -> str:
+    def note(self, etag: str | None, data: bytes, sha256: str = "") -> str:
         """The sha256 of bytes that were put, if the store's answer proves that it has them."""
         if not etag or not _is_md5_of(etag, data):
             return ""
-        found = self._sha256[_plain(etag), len(data)] = hashlib.sha256(data).hexdigest()
-        return found
+        sha256 = sha256 or hashlib.sha256(data).hexdigest()
+        self._sha256[_plain(etag), len(data)] = sha256
+        return sha256
 
     def sha256(self, etag: str | None, size: int) -> str | None:
         """The sha256 of an object of this tag and size, if this process put the same bytes."""
@@ -65,7 +66,9 @@ def patiently(act: Callable[[], Result]) -> Result:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def create(store: "ObjectStore", name: str, data: bytes, received: Received) -> str | None:
+def create(
+    store: "ObjectStore", name: str, data: bytes, received: Received, sha256: str = ""
+) -> str | None:
     """Put an object if there is none of that name; ``None`` if others' bytes stand there.
 
     A request whose answer was lost is repeated, and finds the object of the first.
@@ -77,7 +80,7 @@ def create(store: "ObjectStore", name: str, data: bytes, received: Received) -> 
         put = patiently(lambda: obstore.put(store, name, data, mode="create", use_multipart=False))
     except AlreadyExistsError:
         return patiently(lambda: _stands(store, name, data, received))
-    return received.note(put["e_tag"], data)
+    return received.note(put["e_tag"], data, sha256)
 
 
 def _stands(store: "ObjectStore", name: str, data: bytes, received: Received) -> str | None:
