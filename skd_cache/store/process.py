@@ -18,13 +18,15 @@ def boot() -> str:
 
 def began(pid: int) -> str:
     """When a process began, in ticks since boot; empty where the system does not say."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    return ""
+    fields = _stat(pid)
+    return fields[19] if len(fields) > 19 else ""
 
 
 def is_alive(pid: int, since: str = "") -> bool:
-    """Whether a process of this machine runs, and if ``since`` is known, whether it is the same."""
+    """Whether a process of this machine runs, and if ``since`` is known, whether it is the same.
+
+    One that ended and that its parent has not asked about yet does not run.
+    """
     if os.name != "posix":
         return True
     try:
@@ -33,4 +35,11 @@ def is_alive(pid: int, since: str = "") -> bool:
         return False
     except (PermissionError, OverflowError):
         return True
-    return not since or began(pid) in ("", since)
+    return _stat(pid)[:1] != ["Z"] and (not since or began(pid) in ("", since))
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux says of a process, from its state on; empty where it says nothing."""
+    with suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return []

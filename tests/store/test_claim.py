@@ -89,6 +89,14 @@ def test_the_units_of_a_killed_process_are_free_at_once(cache, other):
         assert shards(work) == [0, 1, 2]
 
 
+def test_a_killed_process_is_dead_before_its_parent_asks(cache, other):
+    other.send_signal(signal.SIGKILL)
+    while Path(f"/proc/{other.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        time.sleep(0.01)
+    with Work(cache, VIEWS) as work:
+        assert shards(work) == [0, 1, 2]
+
+
 def test_what_was_let_go_is_free_again_and_nothing_is_left(cache):
     for _ in range(3):
         with Work(cache, VIEWS) as work:
