@@ -13,6 +13,7 @@ from skd_cache.replay import load_policy
 from tests.end_to_end.conftest import Desk
 
 NAMES = {
+    "cifar100-resnet56-resnet20-dkd",
     "cifar100-resnet56-resnet20-kd",
     "demo",
     "fashion-mnist",
