@@ -49,6 +49,8 @@ def check_registry(location: str) -> str:
     scheme = urlsplit(location).scheme
     if scheme not in _SCHEMES:
         raise InputError(f"{location} is no registry: {scheme}:// is none of s3, gs, az, file")
+    if scheme == "http" and urlsplit(location).hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise InputError(f"{location} is no registry: plain http is for this machine only")
     return location.rstrip("/")
 
 
